@@ -1,0 +1,40 @@
+# THE table: ISA suffix → processor family and compiler flags. A source file csrc/<room>/<family>_<suffix>.cc
+# is compiled with these flags, and only it.
+set(LEPTON_ISA_TABLE
+  "scalar|any|"
+  "avx2|x86_64|-mavx2 -mfma -mf16c -mbmi2"
+)
+
+# The ABI floor of everything else.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  set(LEPTON_PROCESSOR x86_64)
+  set(LEPTON_FLOOR_FLAGS -march=x86-64-v2 -mtune=generic)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  set(LEPTON_PROCESSOR aarch64)
+  set(LEPTON_FLOOR_FLAGS -march=armv8-a)
+else()
+  message(FATAL_ERROR "lepton_rt supports x86-64 and 64-bit Arm, not ${CMAKE_SYSTEM_PROCESSOR}")
+endif()
+
+# Finds the kernel files of every ISA in the table that this processor family has, sets their flags,
+# and leaves the list in `out`.
+function(lepton_kernel_sources out)
+  set(sources)
+  foreach(row IN LISTS LEPTON_ISA_TABLE)
+    string(REPLACE "|" ";" fields "${row}")
+    list(GET fields 0 suffix)
+    list(GET fields 1 processor)
+    list(GET fields 2 flags)
+    if(processor STREQUAL "any" OR processor STREQUAL LEPTON_PROCESSOR)
+      file(GLOB files CONFIGURE_DEPENDS
+        ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cpu/*_${suffix}.cc
+        ${CMAKE_CURRENT_SOURCE_DIR}/csrc/neon/*_${suffix}.cc)
+      if(flags)
+        separate_arguments(flag_list UNIX_COMMAND "${flags}")
+        set_source_files_properties(${files} PROPERTIES COMPILE_OPTIONS "${flag_list}")
+      endif()
+      list(APPEND sources ${files})
+    endif()
+  endforeach()
+  set(${out} ${sources} PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,29 @@
+// gemm_f32: one register tile of dst = lhs · rhs in float32.
+//
+//   dst[i][j] = sum over p of lhs[i][p] · rhs[p][j]     i < m <= mr, j < nr, p < k
+//
+// lhs: rows of k floats, lhs_stride elements apart, no alignment, not padded: exactly m rows of k
+//      elements are readable.
+// rhs: one packed panel, [k][nr], 32-byte aligned; columns beyond n are zeros (the packer pads).
+// dst: the whole tile, [mr][nr], 64-byte aligned, always a scratch tile in L1 owned by the driver;
+//      rows >= m may be left as they are. The epilogue turns it into the result.
+// No operand overlaps another. Sums run over p in order, in one accumulator each; FMA is allowed, so
+// results may differ between kernels by rounding.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace lepton {
+
+struct GemmF32Params {
+  size_t m;
+  size_t k;
+  const float* lhs;
+  size_t lhs_stride;
+  const float* rhs;
+  float* dst;
+};
+using GemmF32Kernel = void (*)(const GemmF32Params&);
+
+}  // namespace lepton

@@ -1,0 +1,65 @@
+#include "ops/op.h"
+
+namespace lepton {
+
+#define LEPTON_OP(name, factory) Status factory(const StepDesc&, std::unique_ptr<Op>*);
+#include "ops/ops.inc"
+#undef LEPTON_OP
+
+namespace {
+
+struct NamedFactory {
+  std::string_view name;
+  OpFactory factory;
+};
+
+const NamedFactory kFactories[] = {
+#define LEPTON_OP(name, factory) {name, factory},
+#include "ops/ops.inc"
+#undef LEPTON_OP
+    {{}, nullptr},
+};
+
+}  // namespace
+
+OpFactory find_op(std::string_view name) {
+  for (const NamedFactory& f : kFactories)
+    if (f.factory != nullptr && f.name == name) return f.factory;
+  return nullptr;
+}
+
+const Attrs::Entry* Attrs::find(std::string_view name) const {
+  for (const Entry& e : entries_)
+    if (e.name == name) return &e;
+  return nullptr;
+}
+
+int64_t Attrs::i(std::string_view name, int64_t otherwise) const {
+  const Ints list = ints(name);
+  return list.size == 1 ? list.data[0] : otherwise;
+}
+
+float Attrs::f(std::string_view name, float otherwise) const {
+  const Floats list = floats(name);
+  return list.size == 1 ? list.data[0] : otherwise;
+}
+
+std::string_view Attrs::s(std::string_view name, std::string_view otherwise) const {
+  const Entry* e = find(name);
+  if (e == nullptr || e->kind != Entry::kString) return otherwise;
+  return {static_cast<const char*>(e->data), e->count};
+}
+
+Attrs::Ints Attrs::ints(std::string_view name) const {
+  const Entry* e = find(name);
+  if (e == nullptr || e->kind != Entry::kInts) return {nullptr, 0};
+  return {static_cast<const int64_t*>(e->data), e->count};
+}
+
+Attrs::Floats Attrs::floats(std::string_view name) const {
+  const Entry* e = find(name);
+  if (e == nullptr || e->kind != Entry::kFloats) return {nullptr, 0};
+  return {static_cast<const float*>(e->data), e->count};
+}
+
+}  // namespace lepton
