@@ -1,0 +1,1 @@
+"""The graph IR, its files (ONNX, .lepton), types and verification."""
