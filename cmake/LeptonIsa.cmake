@@ -6,7 +6,11 @@ set(LEPTON_ISA_TABLE
 )
 
 # The ABI floor of everything else.
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+if(APPLE)
+  message(STATUS "lepton_rt on macOS: the portable scalar kernels only")
+  set(LEPTON_PROCESSOR portable)
+  set(LEPTON_FLOOR_FLAGS)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(LEPTON_PROCESSOR x86_64)
   set(LEPTON_FLOOR_FLAGS -march=x86-64-v2 -mtune=generic)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
@@ -29,7 +33,7 @@ function(lepton_kernel_sources out)
       file(GLOB files CONFIGURE_DEPENDS
         ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cpu/*_${suffix}.cc
         ${CMAKE_CURRENT_SOURCE_DIR}/csrc/neon/*_${suffix}.cc)
-      if(flags)
+      if(flags AND files)
         separate_arguments(flag_list UNIX_COMMAND "${flags}")
         set_source_files_properties(${files} PROPERTIES COMPILE_OPTIONS "${flag_list}")
       endif()

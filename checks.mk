@@ -1,0 +1,32 @@
+# `make check`: what takes longer than a developer wants to wait for at every change.
+.PHONY: check-slow check-scalar check-asan check-ubsan
+
+check: check-slow check-scalar check-asan check-ubsan ## Slow tests, scalar only, sanitizers, fuzzing
+
+# Large exports, the full fuzzing campaign, the worked example of CONTRIBUTING.md.
+check-slow: $(venv)/installed
+	LEPTON_FUZZ_RUNS=10000 $(pytest) -m slow
+
+# Everything once more on the portable code alone.
+check-scalar: $(venv)/installed
+	LEPTON_MAX_ISA=scalar $(pytest) -m "not slow"
+
+# A sanitizer needs its own extension: build/<preset>/python is a package beside the real one.
+build/%/python/built: $(venv)/installed
+	$(path) cmake --preset $* -DPython_EXECUTABLE=$(CURDIR)/$(python)
+	$(path) cmake --build build/$*
+	tar -C python --exclude='*.so' --exclude=__pycache__ -c lepton_rt | tar -C build/$*/python -x
+	touch $@
+
+sanitized := tests/kernels tests/ops tests/runtime tests/fuzz tests/session
+
+# Python itself is not instrumented, so the sanitizer's runtime has to come first; and what the
+# interpreter never frees is no leak of ours.
+check-asan: build/asan/python/built
+	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+	PYTHONPATH=build/asan/python LEPTON_FUZZ_RUNS=500 $(pytest) -m "not slow" $(wildcard $(sanitized))
+
+check-ubsan: build/ubsan/python/built
+	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+	PYTHONPATH=build/ubsan/python LEPTON_FUZZ_RUNS=500 $(pytest) -m "not slow" $(wildcard $(sanitized))
