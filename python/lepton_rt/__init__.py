@@ -8,19 +8,14 @@ from typing import TYPE_CHECKING, Any
 from lepton_rt.errors import Error, InputError, ModelError, UnsupportedError
 
 if TYPE_CHECKING:
-    from lepton_rt.graph.lepton_io import load_lepton, save_lepton
-    from lepton_rt.graph.onnx_io import export_onnx, import_onnx, save_onnx
+    from lepton_rt.graph.onnx_io import import_onnx
 
 __version__ = "0.1.0"
 
 # Public name → module that defines it. Resolved on first use, so that importing lepton_rt is
 # quick and pulls in neither torch nor onnx.
 _LAZY = {
-    "export_onnx": "lepton_rt.graph.onnx_io",
     "import_onnx": "lepton_rt.graph.onnx_io",
-    "load_lepton": "lepton_rt.graph.lepton_io",
-    "save_lepton": "lepton_rt.graph.lepton_io",
-    "save_onnx": "lepton_rt.graph.onnx_io",
 }
 
 __all__ = [
@@ -29,11 +24,7 @@ __all__ = [
     "ModelError",
     "UnsupportedError",
     "__version__",
-    "export_onnx",
     "import_onnx",
-    "load_lepton",
-    "save_lepton",
-    "save_onnx",
 ]
 
 

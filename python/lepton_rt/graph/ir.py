@@ -8,7 +8,7 @@ lives in the domain ``"lepton"`` (`LEPTON_DOMAIN`). A compressed encoding is a p
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Union
 
@@ -20,7 +20,7 @@ OPSET = 23
 LEPTON_DOMAIN = "lepton"
 
 Array = npt.NDArray[Any]
-Dim = Union[int, str, None]
+Dim = int | str | None
 """A static size, a named symbol, or unknown."""
 Attr = Union[int, float, str, list[int], list[float], list[str], Array, "Graph"]
 
@@ -72,7 +72,9 @@ class Constant:
         return sum(part.nbytes for part in self.parts.values())
 
 
-ENCODINGS = {"dense": lambda constant: constant.parts["data"]}
+ENCODINGS: dict[str, Callable[[Constant], Array]] = {
+    "dense": lambda constant: constant.parts["data"]
+}
 """Encoding name → function(Constant) → dense array of the constant's dtype and shape."""
 
 

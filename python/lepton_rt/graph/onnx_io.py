@@ -1,0 +1,75 @@
+"""Reading and writing ONNX models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Union
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto
+
+from lepton_rt.errors import ModelError
+from lepton_rt.graph.ir import OPSET, Graph
+from lepton_rt.graph.onnx_import import Importer
+from lepton_rt.graph.onnx_tensors import TensorReader
+from lepton_rt.graph.topology import sort_nodes
+
+ModelSource = Union[str, "os.PathLike[str]", bytes, ModelProto]
+_PROTOBUF_LIMIT = 2**31 - 1
+
+
+def import_onnx(
+    model: ModelSource,
+    *,
+    base_dir: str | os.PathLike[str] | None = None,
+    domains: frozenset[str] = frozenset(),
+) -> Graph:
+    """Reads an ONNX model into a Graph at opset `OPSET`.
+
+    model: path, serialised bytes, or ModelProto. base_dir: where the external data of a model
+    given as bytes or message lies. domains: operator domains accepted beside ONNX's own.
+    Functions are inlined; weights become constants, mapped from their files where external.
+    Raises ModelError for a malformed model or an operator of an unknown domain, UnsupportedError
+    for ONNX that lepton_rt has no counterpart of (sequence inputs, for instance).
+    """
+    proto, folders = _load(model, base_dir)
+    importer = Importer(proto, TensorReader(folders), domains)
+    graph = importer.run()
+    sort_nodes(graph)
+    graph.opsets[""] = OPSET
+    return graph
+
+
+def _load(
+    model: ModelSource, base_dir: str | os.PathLike[str] | None
+) -> tuple[ModelProto, tuple[Path, ...]]:
+    folders = () if base_dir is None else (Path(base_dir),)
+    if isinstance(model, ModelProto):
+        return model, folders
+    if isinstance(model, (bytes, bytearray, memoryview)):
+        return _parse(bytes(model), "the model"), folders
+    path = Path(model)
+    try:
+        if not path.is_file():
+            raise ModelError(f"there is no model file {str(path)!r}")
+        if path.stat().st_size > _PROTOBUF_LIMIT:
+            raise ModelError(
+                f"{path.name!r} is larger than 2 GB, which no ONNX file can be; "
+                "larger models keep their weights in external data"
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
+    # Beside the path as given and beside what it links to (download caches link both files).
+    return _parse(data, repr(path.name)), (*folders, path.parent, path.resolve().parent)
+
+
+def _parse(data: bytes, what: str) -> ModelProto:
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError:
+        raise ModelError(f"{what} is not an ONNX file, or it is damaged") from None
+    return proto
