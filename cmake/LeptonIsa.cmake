@@ -20,6 +20,20 @@ else()
   message(FATAL_ERROR "lepton_rt supports x86-64 and 64-bit Arm, not ${CMAKE_SYSTEM_PROCESSOR}")
 endif()
 
+# LEPTON_HAS_<suffix> = 1 for every ISA that this build compiles, 0 for the others: kernel lists keep
+# their metadata everywhere and their function pointers only where the code is.
+set(LEPTON_ISA_DEFINITIONS)
+foreach(row IN LISTS LEPTON_ISA_TABLE)
+  string(REPLACE "|" ";" fields "${row}")
+  list(GET fields 0 suffix)
+  list(GET fields 1 processor)
+  if(processor STREQUAL "any" OR processor STREQUAL LEPTON_PROCESSOR)
+    list(APPEND LEPTON_ISA_DEFINITIONS LEPTON_HAS_${suffix}=1)
+  else()
+    list(APPEND LEPTON_ISA_DEFINITIONS LEPTON_HAS_${suffix}=0)
+  endif()
+endforeach()
+
 # Finds the kernel files of every ISA in the table that this processor family has, sets their flags,
 # and leaves the list in `out`.
 function(lepton_kernel_sources out)

@@ -1,19 +1,24 @@
-// Epilogues: what happens to a finished accumulator tile before it reaches memory. One definition for
-// gemm and convolution, so requantisation has one meaning everywhere.
+// Epilogues: what happens to a finished accumulator tile before it reaches memory. One definition
+// for gemm and convolution, so requantisation has one meaning everywhere.
 //
-// Integer accumulators (acc int32):
-//   to f32:  y = float(acc + bias[j]) · scale[j], then activation clamp [min, max]
-//   to 8 bit: q = clamp(rint(float(acc + bias[j]) · scale[j]) + zero_point, lo, hi)
-//             rint: ties to even. scale[j] = (x_scale · w_scale[j]) / y_scale, computed in f32 in
-//             this order. acc + bias wraps modulo 2^32. lo/hi carry a fused Relu or Clip.
-//   residual (8 bit): r of the same shape as dst is added after that rounding:
-//             v = (float(q) − zero_point)·q_scale + (float(r) − r_zero_point)·r_scale
-//             dst = clamp(rint(v / out_scale) + out_zero_point, out_lo, out_hi)
-// Float accumulators (acc f32): y = clamp(acc + bias[j] + residual, min, max).
+// Integer accumulators (acc int32; a missing bias is 0; acc + bias wraps modulo 2^32):
+//   kS32:        y = acc + bias[j]
+//   kF32:        y = clamp(float(acc + bias[j]) · scale[j], min, max)
+//   kRequantize: q = clamp(rint(float(acc + bias[j]) · scale[j]) + zero_point, lo, hi)
+//                rint: ties to even; NaN gives lo. scale[j] = (x_scale · w_scale[j]) / y_scale,
+//                computed in f32 in this order. lo/hi carry a fused Relu or Clip and lie in dst's
+//                range.
+//   kRequantizeAdd: q as above, then r of the same shape as dst is added after that rounding:
+//                v = (float(q) − zero_point)·q_scale + (float(r) − r_zero_point)·r_scale
+//                dst = clamp(rint(v / out_scale) + out_zero_point, out_lo, out_hi)
+//                q lies in [−255, 255], so it may be u8 or s8 whatever dst is.
+// Float accumulators (acc f32): y = clamp(acc + bias[j] + residual, min, max), added in this order.
+// Float clamps keep NaN.
 //
-// acc: [m][acc_stride]; bias, scale: nr readable entries (padded by the packer / lower); dst and
-// residual: rows dst_stride / residual_stride elements apart, n columns (n <= nr), nothing beyond
-// column n or row m is read or written. bias, residual may be null.
+// acc: [m][acc_stride]; bias, scale: n entries; dst and residual: rows dst_stride / residual_stride
+// elements apart, n columns. m and n are any sizes, 0 included. Exactly these elements are read and
+// written, no alignment is asked for. residual may be dst itself. bias may be null; so may the f32
+// residual.
 #pragma once
 
 #include <cstddef>
@@ -36,10 +41,12 @@ using EpilogueF32Kernel = void (*)(const EpilogueF32Params&);
 
 // Quantised-domain constants of one layer.
 struct Requantize {
-  int32_t zero_point, lo, hi;          // of the (intermediate) output q
-  float q_scale, r_scale, out_scale;   // residual only
-  int32_t r_zero_point, out_zero_point, out_lo, out_hi;
+  int32_t zero_point = 0, lo = 0, hi = 255;             // of the (intermediate) output q
+  float q_scale = 1.f, r_scale = 1.f, out_scale = 1.f;  // kRequantizeAdd only, as all below
+  int32_t r_zero_point = 0, out_zero_point = 0, out_lo = 0, out_hi = 255;
 };
+
+enum class EpilogueS8Kind : uint8_t { kRequantize, kRequantizeAdd, kF32, kS32 };
 
 struct EpilogueS8Params {
   size_t m, n;
@@ -47,13 +54,12 @@ struct EpilogueS8Params {
   size_t acc_stride;
   const int32_t* bias;
   const float* scale;
-  const void* residual;  // same 8-bit type as r_signed says
+  const void* residual;  // kRequantizeAdd: u8 or s8
   size_t residual_stride;
-  bool r_signed;    // residual is s8 (else u8)
-  bool dst_signed;  // dst is s8 (else u8); ignored by to_f32
+  bool r_signed;  // residual is s8 (else u8)
   Requantize requantize;
-  float min, max;  // to_f32 only
-  void* dst;       // uint8_t/int8_t, float or int32_t
+  float min, max;  // kF32 only
+  void* dst;       // kRequantize, kRequantizeAdd: 8 bit, the sign is in lo and hi; float; int32_t
   size_t dst_stride;
 };
 using EpilogueS8Kernel = void (*)(const EpilogueS8Params&);

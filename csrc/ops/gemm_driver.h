@@ -1,0 +1,96 @@
+// The block driver that matrix multiplication and convolution share.
+//
+// A caller cuts its product dst[m][n] = lhs[m][k] · rhs[k][n] into chunks with gemm_grid, prepares
+// the lhs rows of a chunk (as they lie, gathered, or widened to int16) and calls gemm_*_block,
+// which walks panels of the packed rhs × register tiles × epilogue. One panel stays in L1 while all
+// rows of the block pass by it; the rows stay in L2 while all panels pass by them. No call
+// allocates, and no result depends on how the product was cut.
+//
+//   GemmS8Plan plan = {kernel, epilogue, k, n, packed, bias, scale, requantize, ...};
+//   const GemmGrid grid = gemm_grid(m, gemm_panels(*kernel, n), kernel->mr, k_padded * 2, threads);
+//   parallel.loop(grid.chunks(), [&](int64_t chunk, int thread) {
+//     const GemmChunk c = grid.chunk(chunk);  // rows [c.row, c.row + c.rows), panels [c.first,
+//     c.last) int16_t* rows = widened rows in this thread's scratch; gemm_s8_block(plan, {c.rows,
+//     rows, k_padded, c.first, c.last, residual, ..., dst, n});
+//   });
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ops/gemm.h"
+
+namespace lepton {
+
+// What is fixed for a product. bias and scale hold n entries (bias may be null).
+struct GemmF32Plan {
+  const GemmF32KernelInfo* kernel;
+  EpilogueF32Kernel epilogue;
+  size_t k, n;
+  const float* packed;
+  const float* bias;
+  float min, max;
+};
+
+// m rows against panels [first, last). rows: row_stride elements apart, k readable each. residual
+// and dst point at row 0 of the block and column 0 of the product; a residual_stride of 0 repeats
+// one row.
+struct GemmF32Block {
+  size_t m;
+  const float* rows;
+  size_t row_stride;
+  size_t first, last;
+  const float* residual;
+  size_t residual_stride;
+  float* dst;
+  size_t dst_stride;
+};
+void gemm_f32_block(const GemmF32Plan& plan, const GemmF32Block& block);
+
+struct GemmS8Plan {
+  const GemmS8KernelInfo* kernel;
+  EpilogueS8Kernel epilogue;
+  size_t k, n;  // the true k; rows and panels are padded to gemm_k_padded(*kernel, k)
+  const int16_t* packed;
+  const int32_t* bias;
+  const float* scale;  // null for an epilogue of kind kS32
+  Requantize requantize;
+  float min, max;   // kF32
+  bool r_signed;    // the residual is s8
+  size_t dst_size;  // bytes per element of dst: 1 or 4
+};
+
+// rows: int16, row_stride elements apart (even), gemm_k_padded(k) readable each, 4-byte aligned.
+struct GemmS8Block {
+  size_t m;
+  const int16_t* rows;
+  size_t row_stride;
+  size_t first, last;
+  const void* residual;
+  size_t residual_stride;
+  void* dst;
+  size_t dst_stride;
+};
+void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block);
+
+// One chunk of a product: rows [row, row + rows) × panels [first, last).
+struct GemmChunk {
+  size_t row, rows;
+  size_t first, last;
+};
+
+// How a product is cut: row blocks × panel ranges, all panels of one row block first.
+struct GemmGrid {
+  size_t m, panels;
+  size_t rows_per_chunk, panels_per_chunk;
+  size_t row_chunks, panel_chunks;
+
+  int64_t chunks() const { return static_cast<int64_t>(row_chunks * panel_chunks); }
+  GemmChunk chunk(int64_t i) const;
+};
+
+// row_bytes: size of one prepared lhs row; a chunk's rows stay within half of L2. Cuts finer, over
+// rows first and then over panels, when there are threads to feed.
+GemmGrid gemm_grid(size_t m, size_t panels, int mr, size_t row_bytes, int threads);
+
+}  // namespace lepton
