@@ -1,4 +1,8 @@
 // The extension module: one register_* per bound class or area, each in its own file.
-#include <pybind11/pybind11.h>
+#include "bindings/bindings.h"
 
-PYBIND11_MODULE(_core, m) { m.doc() = "Native runtime of lepton_rt."; }
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "Native runtime of lepton_rt.";
+  lepton::register_system(m);
+  lepton::register_executor(m);
+}

@@ -1,0 +1,16 @@
+// Shared by the binding files: one register_* per area, and Status → Python exceptions.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include "core/status.h"
+
+namespace lepton {
+
+void register_system(pybind11::module_& m);
+void register_executor(pybind11::module_& m);
+
+// Raises the exception of lepton_rt.errors that fits; returns when status is ok. Needs the GIL.
+void raise_if_error(const Status& status);
+
+}  // namespace lepton

@@ -1,0 +1,63 @@
+// The machine as the runtime sees it, and the mapping of Status to Python exceptions.
+#include <pybind11/stl.h>
+
+#include <string>
+#include <vector>
+
+#include "bindings/bindings.h"
+#include "core/isa.h"
+#include "core/thread_pool.h"
+
+namespace py = pybind11;
+
+namespace lepton {
+namespace {
+
+const char* exception_of(Code code) {
+  switch (code) {
+    case Code::kInvalidModel: return "ModelError";
+    case Code::kInvalidInput: return "InputError";
+    case Code::kUnsupported: return "UnsupportedError";
+    default: return "Error";
+  }
+}
+
+std::vector<std::string> machine_isas() {
+  std::vector<std::string> names;
+#define LEPTON_ISA(suffix, bit) \
+  if (machine_has(Isa::k_##suffix)) names.push_back(#suffix);
+#include "core/isa.inc"
+#undef LEPTON_ISA
+  return names;
+}
+
+}  // namespace
+
+void raise_if_error(const Status& status) {
+  if (status.ok()) return;
+  if (status.code() == Code::kOutOfMemory) {
+    PyErr_SetString(PyExc_MemoryError, status.message().c_str());
+  } else {
+    const py::object type =
+        py::module_::import("lepton_rt.errors").attr(exception_of(status.code()));
+    PyErr_SetString(type.ptr(), status.message().c_str());
+  }
+  throw py::error_already_set();
+}
+
+void register_system(py::module_& m) {
+  m.def("machine_isas", &machine_isas,
+        "Instruction sets of this machine that have kernels, weakest first.");
+  m.def(
+      "max_isa",
+      [] {
+        Isa isa;
+        raise_if_error(max_isa(&isa));
+        return std::string(name_of(isa));
+      },
+      "The best of machine_isas(), lowered to LEPTON_MAX_ISA when that is set.");
+  m.def("usable_processors", &usable_processors,
+        "Processors this process may use (affinity and cgroup quota respected).");
+}
+
+}  // namespace lepton

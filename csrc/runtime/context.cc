@@ -1,0 +1,472 @@
+#include "runtime/context.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "runtime/executor.h"
+
+namespace lepton {
+namespace {
+
+// Values up to this size are computed at bind when all their inputs are known then.
+constexpr size_t kMaxKnownBytes = 8192;
+// How often a run asks whether it was interrupted.
+constexpr auto kInterruptPeriod = std::chrono::milliseconds(20);
+
+size_t bytes_of(const TensorInfo& t) {
+  return static_cast<size_t>(t.shape.elements()) * size_of(t.dtype);
+}
+
+}  // namespace
+
+struct Context::Segment {
+  struct Step {
+    RunFn run;
+    int plan_step;
+    int first_pointer;  // inputs, then outputs
+    size_t scratch;
+  };
+  struct Patch {
+    int pointer;
+    int root;
+  };
+  struct ValueRead {
+    int tensor;
+    std::vector<std::byte> contents;
+  };
+  struct ShapeRead {
+    int tensor;
+    Shape shape;
+  };
+
+  int first = 0, last = 0;  // plan steps [first, last)
+  std::vector<Step> steps;
+  std::vector<void*> pointers;
+  std::vector<Patch> patches;    // pointers that move from run to run
+  DynamicFn dynamic;             // set when step last - 1 is dynamic
+  Buffer arena;
+  std::vector<Buffer> known;     // contents of values computed at bind
+  size_t scratch_offset = 0;
+  // What the binding depended on besides the graph input shapes.
+  std::vector<ShapeRead> shapes_read;
+  std::vector<ValueRead> values_read;
+};
+
+// One step's view while it is bound.
+class Context::Binder : public BindContext {
+ public:
+  Binder(Context& context, Segment& segment, int step, bool values_known)
+      : context_(context),
+        segment_(segment),
+        step_(step),
+        plan_(context.plan_.steps[step]),
+        values_known_(values_known) {
+    inputs_.reserve(plan_.inputs.size());
+    for (int id : plan_.inputs)
+      inputs_.push_back(id < 0 ? TensorInfo{} : context.slots_[id].info);
+  }
+
+  int num_inputs() const override { return static_cast<int>(inputs_.size()); }
+  const TensorInfo& input(int i) const override { return inputs_[i]; }
+  int num_outputs() const override { return static_cast<int>(plan_.outputs.size()); }
+  DType output_dtype(int i) const override {
+    return plan_.outputs[i] < 0 ? DType::kUndefined : slot_out(i).info.dtype;
+  }
+  int threads() const override { return context_.executor_.threads(); }
+
+  bool require_value(int i) override {
+    if (inputs_[i].data != nullptr) return true;
+    const int id = plan_.inputs[i];
+    const Slot& slot = context_.slots_[id];
+    const Slot& root = context_.slots_[slot.root];
+    const bool made_here = context_.plan_.tensors[id].producer >= segment_.first;
+    if (!values_known_ || made_here || root.pointer == nullptr) {
+      needs_value_ = true;
+      return false;
+    }
+    const auto* data = static_cast<const std::byte*>(root.pointer);
+    segment_.values_read.push_back({id, {data, data + bytes_of(slot.info)}});
+    inputs_[i].data = root.pointer;
+    return true;
+  }
+
+  Status set_output(int i, const Shape& shape) override {
+    LEPTON_RETURN_IF_ERROR(prepare(i, shape));
+    if (plan_.outputs[i] < 0) return {};
+    Slot& slot = slot_out(i);
+    slot.home = Home::kArena;
+    slot.bytes = bytes_of(slot.info);
+    slot.live_until = last_use(i);
+    return {};
+  }
+
+  Status set_alias(int i, int j, const Shape& shape) override {
+    LEPTON_RETURN_IF_ERROR(prepare(i, shape));
+    if (plan_.outputs[i] < 0) return {};
+    if (shape.elements() != inputs_[j].shape.elements())
+      return invalid_input("cannot view " + inputs_[j].shape.str() + " as " + shape.str());
+    share(i, context_.slots_[plan_.inputs[j]].root);
+    slot_out(i).info.data = inputs_[j].data;
+    return {};
+  }
+
+  Status set_known(int i, const Shape& shape, const void* data, size_t bytes) override {
+    LEPTON_RETURN_IF_ERROR(prepare(i, shape));
+    if (plan_.outputs[i] < 0) return {};
+    Slot& slot = slot_out(i);
+    if (bytes != bytes_of(slot.info)) return internal_error("known value has the wrong size");
+    Buffer buffer;
+    LEPTON_RETURN_IF_ERROR(buffer.reserve(std::max<size_t>(bytes, 1)));
+    if (bytes != 0) std::memcpy(buffer.data(), data, bytes);
+    slot.home = Home::kFixed;
+    slot.pointer = buffer.data();
+    slot.info.data = buffer.data();
+    slot.bytes = bytes;
+    segment_.known.push_back(std::move(buffer));
+    return {};
+  }
+
+  // Takes effect after bind (the outputs' shapes are set by then).
+  void allow_in_place(int i, int j) override { in_place_.push_back({i, j}); }
+  void set_scratch(size_t bytes) override { scratch_ = bytes; }
+  void set_run(RunFn fn) override { run_ = std::move(fn); }
+  void set_dynamic_run(DynamicFn fn) override { dynamic_ = std::move(fn); }
+
+  void share_in_place() {
+    for (const auto& [i, j] : in_place_) {
+      if (plan_.outputs[i] < 0 || plan_.inputs[j] < 0) continue;
+      const int root = context_.slots_[plan_.inputs[j]].root;
+      Slot& from = context_.slots_[root];
+      Slot& out = slot_out(i);
+      if (out.root == plan_.outputs[i] && out.home == Home::kArena && from.home == Home::kArena &&
+          from.live_until <= step_ && from.bytes == out.bytes &&
+          context_.plan_.tensors[root].producer >= segment_.first)
+        share(i, root);
+    }
+  }
+
+  bool needs_value() const { return needs_value_; }
+  RunFn& run() { return run_; }
+  DynamicFn& dynamic() { return dynamic_; }
+  size_t scratch() const { return scratch_; }
+  bool all_inputs_known() const {
+    return std::all_of(inputs_.begin(), inputs_.end(),
+                       [](const TensorInfo& t) { return !t.present || t.data != nullptr; });
+  }
+
+ private:
+  Slot& slot_out(int i) const { return context_.slots_[plan_.outputs[i]]; }
+  int last_use(int i) const {
+    return std::max(context_.plan_.tensors[plan_.outputs[i]].last_use, step_);
+  }
+
+  Status prepare(int i, const Shape& shape) {
+    if (!is_valid(shape)) return invalid_input("the result would have shape " + shape.str());
+    if (plan_.outputs[i] < 0) return {};
+    Slot& slot = slot_out(i);
+    slot.info.shape = shape;
+    slot.info.data = nullptr;
+    slot.root = plan_.outputs[i];
+    return {};
+  }
+
+  void share(int i, int root) {
+    Slot& slot = slot_out(i);
+    slot.root = root;
+    slot.home = Home::kNone;
+    Slot& owner = context_.slots_[root];
+    owner.live_until = std::max(owner.live_until, last_use(i));
+  }
+
+  Context& context_;
+  Segment& segment_;
+  const int step_;
+  const PlanStep& plan_;
+  const bool values_known_;
+  std::vector<TensorInfo> inputs_;
+  std::vector<std::pair<int, int>> in_place_;
+  RunFn run_;
+  DynamicFn dynamic_;
+  size_t scratch_ = 0;
+  bool needs_value_ = false;
+};
+
+Context::Context(const Executor& executor) : executor_(executor), plan_(executor.plan()) {}
+Context::~Context() = default;
+
+Status Context::bind(const std::vector<Shape>& input_shapes) {
+  input_shapes_ = input_shapes;
+  slots_.assign(plan_.tensors.size(), {});
+  for (size_t t = 0; t < slots_.size(); ++t) {
+    Slot& slot = slots_[t];
+    slot.info = plan_.tensors[t].info;
+    slot.root = static_cast<int>(t);
+    if (!slot.info.constant) continue;
+    slot.home = Home::kFixed;
+    slot.pointer = const_cast<void*>(slot.info.data);
+  }
+  for (size_t i = 0; i < plan_.inputs.size(); ++i) {
+    Slot& slot = slots_[plan_.inputs[i].tensor];
+    slot.info.shape = input_shapes[i];
+    slot.home = Home::kInput;
+    slot.index = static_cast<int>(i);
+  }
+  outputs_.resize(plan_.outputs.size());
+  return bind_segment(0, false);
+}
+
+Status Context::bind_segment(int first, bool values_known) {
+  auto segment = std::make_unique<Segment>();
+  segment->first = segment->last = first;
+  const int count = static_cast<int>(plan_.steps.size());
+  for (int s = first; s < count && !segment->dynamic; ++s) {
+    Binder binder(*this, *segment, s, values_known);
+    Status status = executor_.op(s).bind(binder);
+    if (binder.needs_value()) {
+      if (s == first && values_known) return internal_error("a value is never known");
+      break;
+    }
+    if (!status.ok())
+      return {status.code(), std::string(plan_.steps[s].op) + " \"" +
+                                 std::string(plan_.steps[s].name) + "\": " + status.message()};
+    segment->last = s + 1;
+    if (binder.dynamic()) segment->dynamic = std::move(binder.dynamic());
+    if (!binder.run()) continue;
+    segment->steps.push_back({std::move(binder.run()), s, 0, binder.scratch()});
+    if (binder.all_inputs_known()) {
+      LEPTON_RETURN_IF_ERROR(evaluate_now(*segment, s));
+    } else {
+      binder.share_in_place();
+    }
+  }
+  LEPTON_RETURN_IF_ERROR(layout(*segment));
+  segments_.push_back(std::move(segment));
+  return {};
+}
+
+// Runs the step just bound, whose inputs are all known, if its outputs are small; they become known.
+Status Context::evaluate_now(Segment& segment, int s) {
+  const PlanStep& step = plan_.steps[s];
+  size_t total = 0;
+  for (int id : step.outputs)
+    if (id >= 0) total += slots_[id].bytes;
+  if (total > kMaxKnownBytes) return {};
+  std::vector<void*> pointers;
+  for (int id : step.inputs)
+    pointers.push_back(id < 0 ? nullptr : const_cast<void*>(slots_[id].info.data));
+  std::vector<Buffer> made(step.outputs.size());
+  for (size_t i = 0; i < made.size(); ++i) {
+    if (step.outputs[i] >= 0)
+      LEPTON_RETURN_IF_ERROR(made[i].reserve(std::max<size_t>(slots_[step.outputs[i]].bytes, 1)));
+    pointers.push_back(made[i].data());
+  }
+  // Inputs that a value was required of have their data in the binder only.
+  for (size_t i = 0; i < step.inputs.size(); ++i)
+    if (step.inputs[i] >= 0 && pointers[i] == nullptr) return {};
+  Segment::Step bound = std::move(segment.steps.back());
+  segment.steps.pop_back();
+  Buffer scratch;
+  LEPTON_RETURN_IF_ERROR(scratch.reserve(std::max<size_t>(bound.scratch, 1)));
+  const RunArgs args{pointers.data(), pointers.data() + step.inputs.size(), scratch.data(), {}};
+  LEPTON_RETURN_IF_ERROR(bound.run(args));
+  for (size_t i = 0; i < made.size(); ++i) {
+    if (step.outputs[i] < 0) continue;
+    Slot& slot = slots_[step.outputs[i]];
+    slot.home = Home::kFixed;
+    slot.pointer = made[i].data();
+    slot.info.data = made[i].data();
+    segment.known.push_back(std::move(made[i]));
+  }
+  return {};
+}
+
+// An output whose memory is this first segment's own may be written to the caller's memory directly.
+void Context::give_outputs_to_caller(Segment& segment) {
+  for (size_t i = 0; i < plan_.outputs.size(); ++i) {
+    const Slot& slot = slots_[plan_.outputs[i]];
+    Slot& root = slots_[slot.root];
+    if (root.home != Home::kArena || root.bytes != bytes_of(slot.info) || root.bytes == 0) continue;
+    if (plan_.tensors[plan_.outputs[i]].producer >= segment.last) continue;
+    root.home = Home::kOutput;
+    root.index = static_cast<int>(i);
+  }
+}
+
+Status Context::layout(Segment& segment) {
+  if (segment.first == 0 && segments_.empty()) give_outputs_to_caller(segment);
+  std::vector<Lifetime> lifetimes;
+  std::vector<int> owners;
+  size_t scratch = 0;
+  for (const Segment::Step& step : segment.steps) {
+    scratch = std::max(scratch, step.scratch);
+    for (int id : plan_.steps[step.plan_step].outputs) {
+      if (id < 0 || slots_[id].root != id || slots_[id].home != Home::kArena) continue;
+      lifetimes.push_back({step.plan_step, slots_[id].live_until, slots_[id].bytes, 0});
+      owners.push_back(id);
+    }
+  }
+  segment.scratch_offset = lay_out(lifetimes);
+  LEPTON_RETURN_IF_ERROR(segment.arena.reserve(segment.scratch_offset + scratch + 64));
+  for (size_t i = 0; i < owners.size(); ++i)
+    slots_[owners[i]].pointer = segment.arena.data() + lifetimes[i].offset;
+
+  for (Segment::Step& step : segment.steps) {
+    const PlanStep& plan_step = plan_.steps[step.plan_step];
+    step.first_pointer = static_cast<int>(segment.pointers.size());
+    for (const std::vector<int>* ids : {&plan_step.inputs, &plan_step.outputs}) {
+      for (int id : *ids) {
+        const int root = id < 0 ? -1 : slots_[id].root;
+        const Home home = root < 0 ? Home::kFixed : slots_[root].home;
+        if (home == Home::kInput || home == Home::kOutput || home == Home::kDynamic)
+          segment.patches.push_back({static_cast<int>(segment.pointers.size()), root});
+        segment.pointers.push_back(root < 0 ? nullptr : slots_[root].pointer);
+      }
+    }
+  }
+  return {};
+}
+
+const Shape* Context::output_shape(int i) const {
+  const int id = plan_.outputs[i];
+  const bool known = plan_.tensors[id].producer < segments_[0]->last &&
+                     slots_[slots_[id].root].home != Home::kDynamic;
+  return known ? &slots_[id].info.shape : nullptr;
+}
+
+const TensorInfo& Context::output(int i) const { return outputs_[i]; }
+
+size_t Context::arena_bytes() const {
+  size_t total = 0;
+  for (const auto& segment : segments_) total += segment->arena.capacity();
+  return total;
+}
+
+Status Context::run(const void* const* inputs, void* const* outputs, const Interrupt& interrupt) {
+  for (Slot& slot : slots_) {
+    if (slot.home == Home::kInput) slot.pointer = const_cast<void*>(inputs[slot.index]);
+    if (slot.home == Home::kOutput) slot.pointer = outputs[slot.index];
+  }
+  for (size_t i = 0; i == 0 || segments_[i - 1]->last < static_cast<int>(plan_.steps.size()); ++i) {
+    LEPTON_RETURN_IF_ERROR(ensure_segment(i));
+    LEPTON_RETURN_IF_ERROR(run_segment(*segments_[i], interrupt));
+  }
+  copy_outputs(outputs);
+  return {};
+}
+
+// Binds segment `index`, or binds it again when the data it depended on changed.
+Status Context::ensure_segment(size_t index) {
+  if (index < segments_.size() && (index == 0 || is_current(*segments_[index]))) return {};
+  segments_.resize(index);
+  const Segment& before = *segments_[index - 1];
+  LEPTON_RETURN_IF_ERROR(bind_segment(before.last, true));
+  if (!before.dynamic) return {};
+  for (int id : plan_.steps[before.last - 1].outputs)
+    if (id >= 0) segments_[index]->shapes_read.push_back({id, slots_[id].info.shape});
+  return {};
+}
+
+bool Context::is_current(const Segment& segment) const {
+  for (const Segment::ShapeRead& read : segment.shapes_read)
+    if (slots_[read.tensor].info.shape != read.shape) return false;
+  for (const Segment::ValueRead& read : segment.values_read) {
+    const Slot& slot = slots_[read.tensor];
+    if (bytes_of(slot.info) != read.contents.size() ||
+        std::memcmp(slots_[slot.root].pointer, read.contents.data(), read.contents.size()) != 0)
+      return false;
+  }
+  return true;
+}
+
+Status Context::run_segment(Segment& segment, const Interrupt& interrupt) {
+  for (const Segment::Patch& patch : segment.patches)
+    segment.pointers[patch.pointer] = slots_[patch.root].pointer;
+  using Clock = std::chrono::steady_clock;
+  const Parallel parallel(executor_.threads() > 1 ? process_pool() : nullptr, executor_.threads());
+  auto asked = interrupt.requested ? Clock::now() : Clock::time_point();
+  for (const Segment::Step& step : segment.steps) {
+    void** pointers = segment.pointers.data() + step.first_pointer;
+    const PlanStep& plan_step = plan_.steps[step.plan_step];
+    const RunArgs args{pointers, pointers + plan_step.inputs.size(),
+                       segment.arena.data() + segment.scratch_offset, parallel};
+    Status status = step.run(args);
+    if (!status.ok())
+      return {status.code(), std::string(plan_step.op) + " \"" + std::string(plan_step.name) +
+                                 "\": " + status.message()};
+    if (interrupt.requested == nullptr) continue;
+    const auto now = Clock::now();
+    if (now - asked < kInterruptPeriod) continue;
+    asked = now;
+    if (interrupt.requested(interrupt.context)) return {Code::kInterrupted, "interrupted"};
+  }
+  return segment.dynamic ? run_dynamic(segment) : Status();
+}
+
+// A dynamic step's view: inputs where they are now, outputs in buffers the context keeps.
+class Context::DynamicCall : public DynamicArgs {
+ public:
+  DynamicCall(Context& context, const PlanStep& step) : context_(context), step_(step) {
+    for (int id : step.inputs) {
+      inputs_.push_back(id < 0 ? TensorInfo{} : context.slots_[id].info);
+      if (id >= 0) inputs_.back().data = context.slots_[context.slots_[id].root].pointer;
+    }
+  }
+  const TensorInfo& input(int i) const override { return inputs_[i]; }
+  Parallel parallel() const override {
+    const int threads = context_.executor_.threads();
+    return {threads > 1 ? process_pool() : nullptr, threads};
+  }
+
+  void* allocate(int i, DType dtype, const Shape& shape) override {
+    if (i >= static_cast<int>(step_.outputs.size()) || !is_valid(shape)) return nullptr;
+    const int id = step_.outputs[i];
+    if (id < 0 || dtype != context_.plan_.tensors[id].info.dtype) return nullptr;
+    Slot& slot = context_.slots_[id];
+    if (context_.dynamic_.empty()) context_.dynamic_.resize(context_.slots_.size());
+    slot.info.shape = shape;
+    slot.info.data = nullptr;
+    slot.home = Home::kDynamic;
+    slot.root = id;
+    slot.bytes = bytes_of(slot.info);
+    slot.live_until = kAlways;
+    Buffer& buffer = context_.dynamic_[id];
+    if (!buffer.reserve(std::max<size_t>(slot.bytes, 1)).ok()) return nullptr;
+    slot.pointer = buffer.data();
+    return slot.pointer;
+  }
+
+ private:
+  Context& context_;
+  const PlanStep& step_;
+  std::vector<TensorInfo> inputs_;
+};
+
+Status Context::run_dynamic(Segment& segment) {
+  const PlanStep& step = plan_.steps[segment.last - 1];
+  for (int id : step.outputs)
+    if (id >= 0) slots_[id].home = Home::kNone;
+  DynamicCall call(*this, step);
+  Status status = segment.dynamic(call);
+  for (int id : step.outputs)
+    if (status.ok() && id >= 0 && slots_[id].home != Home::kDynamic)
+      status = internal_error("an output was not made");
+  if (status.ok()) return {};
+  return {status.code(), std::string(step.op) + " \"" + std::string(step.name) +
+                             "\": " + status.message()};
+}
+
+void Context::copy_outputs(void* const* outputs) {
+  for (size_t i = 0; i < plan_.outputs.size(); ++i) {
+    const Slot& slot = slots_[plan_.outputs[i]];
+    const Slot& root = slots_[slot.root];
+    outputs_[i] = slot.info;
+    outputs_[i].data = root.pointer;
+    const bool written = root.home == Home::kOutput && root.index == static_cast<int>(i);
+    const size_t bytes = bytes_of(slot.info);
+    if (!written && outputs[i] != nullptr && bytes != 0)
+      std::memcpy(outputs[i], root.pointer, bytes);
+  }
+}
+
+}  // namespace lepton

@@ -1,0 +1,97 @@
+#include "runtime/executor.h"
+
+#include <algorithm>
+
+namespace lepton {
+namespace {
+
+// An operator without a native kernel: a callback allocates and fills its outputs.
+class HostOp : public Op {
+ public:
+  HostOp(const HostFn& fn, int64_t id) : fn_(fn), id_(id) {}
+  Status bind(BindContext& context) const override {
+    const HostOp* self = this;
+    context.set_dynamic_run([self](DynamicArgs& args) { return self->fn_(self->id_, args); });
+    return {};
+  }
+
+ private:
+  const HostFn& fn_;
+  int64_t id_;
+};
+
+}  // namespace
+
+Status make_op(const StepDesc& desc, const HostFn& host, std::unique_ptr<Op>* op) {
+  if (desc.op == "lepton.Host") {
+    if (!host) return unsupported("the plan has host steps, which need Python");
+    *op = std::make_unique<HostOp>(host, desc.attrs->i("id", -1));
+    return {};
+  }
+  const OpFactory factory = find_op(desc.op);
+  if (factory == nullptr) return unsupported("no native kernel for " + std::string(desc.op));
+  return factory(desc, op);
+}
+
+Status Executor::create(std::unique_ptr<Plan> plan, ExecutorOptions options,
+                        std::unique_ptr<Executor>* out) {
+  auto executor = std::make_unique<Executor>();
+  executor->plan_ = std::move(plan);
+  executor->options_ = std::move(options);
+  if (executor->options_.threads <= 0) executor->options_.threads = usable_processors();
+  const Plan& p = *executor->plan_;
+  executor->ops_.resize(p.steps.size());
+  for (size_t i = 0; i < p.steps.size(); ++i) {
+    Status status = make_op(describe(p, i), executor->options_.host, &executor->ops_[i]);
+    if (!status.ok())
+      return {status.code(), std::string(p.steps[i].op) + " \"" + std::string(p.steps[i].name) +
+                                 "\": " + status.message()};
+  }
+  *out = std::move(executor);
+  return {};
+}
+
+Status Executor::check_shapes(const std::vector<Shape>& shapes) const {
+  if (shapes.size() != plan_->inputs.size())
+    return invalid_input("the model takes " + std::to_string(plan_->inputs.size()) +
+                         " inputs, got " + std::to_string(shapes.size()));
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const PlanInput& want = plan_->inputs[i];
+    bool fits = is_valid(shapes[i]) && (want.rank < 0 || want.rank == shapes[i].rank);
+    for (int d = 0; fits && d < want.rank; ++d)
+      fits = want.dims[d] < 0 || want.dims[d] == shapes[i].dims[d];
+    if (!fits)
+      return invalid_input("input \"" + std::string(plan_->tensors[want.tensor].name) +
+                           "\" cannot have shape " + shapes[i].str());
+  }
+  return {};
+}
+
+Status Executor::acquire(const std::vector<Shape>& shapes, std::unique_ptr<Context>* out) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (auto it = idle_.rbegin(); it != idle_.rend(); ++it) {
+      if ((*it)->input_shapes() != shapes) continue;
+      *out = std::move(*it);
+      idle_.erase(std::next(it).base());
+      return {};
+    }
+  }
+  LEPTON_RETURN_IF_ERROR(check_shapes(shapes));
+  auto context = std::make_unique<Context>(*this);
+  LEPTON_RETURN_IF_ERROR(context->bind(shapes));
+  *out = std::move(context);
+  return {};
+}
+
+void Executor::release(std::unique_ptr<Context> context) {
+  std::unique_ptr<Context> evicted;  // destroyed after the lock is gone
+  std::lock_guard<std::mutex> lock(mutex_);
+  idle_.push_back(std::move(context));
+  if (idle_.size() > kIdleContexts) {
+    evicted = std::move(idle_.front());
+    idle_.erase(idle_.begin());
+  }
+}
+
+}  // namespace lepton

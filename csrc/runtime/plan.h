@@ -1,0 +1,69 @@
+// A plan: the compiled form of a model for one ISA. A flat list of steps over numbered tensors, with
+// constants already packed for the chosen kernels. Immutable once parsed.
+//
+// Byte layout (little-endian; python/lepton_rt/plan.py writes it). `meta`, in order:
+//   string isa, string producer
+//   u32 count, then per tensor: string name, u8 dtype, u8 kind (0 computed, 1 constant), u8 rank,
+//       i64 dims[rank] (constants), u32 blob (index into the blob table; computed tensors: 0)
+//   u32 count, then per graph input: u32 tensor, u8 rank (255 = any), i64 dims[rank] (-1 = any)
+//   u32 count, then per graph output: u32 tensor
+//   u32 count, then per step: string op, string kernel, string name,
+//       u32 count + i32 input tensors (-1 omitted), u32 count + i32 output tensors (-1 omitted),
+//       u32 count + attributes: string name, u8 kind, u32 count, padding to 8, payload
+// A string is u32 length + bytes. Blobs are byte ranges beside meta, 64-byte aligned.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ops/op.h"
+
+namespace lepton {
+
+struct Blob {
+  const std::byte* data;
+  size_t size;
+};
+
+constexpr int kAlways = 1 << 30;
+
+struct PlanTensor {
+  std::string_view name;
+  TensorInfo info;    // shape and data for constants
+  int producer = -1;  // step index; -1 for constants and graph inputs
+  int last_use = -1;  // index of the last step that reads it; kAlways for graph outputs
+  bool is_input = false;
+};
+
+struct PlanInput {
+  int tensor;
+  int rank;  // -1 = any
+  int64_t dims[kMaxRank];
+};
+
+struct PlanStep {
+  std::string_view op, kernel, name;
+  std::vector<int> inputs, outputs;  // tensor ids, -1 omitted
+  Attrs attrs;
+};
+
+class Plan {
+ public:
+  // Parses and validates. `meta` must be 8-byte aligned; it and the blobs must outlive the plan.
+  static Status parse(const std::byte* meta, size_t size, const std::vector<Blob>& blobs,
+                      std::unique_ptr<Plan>* plan);
+
+  Isa isa = Isa::k_scalar;
+  std::string_view producer;
+  std::vector<PlanTensor> tensors;
+  std::vector<PlanInput> inputs;
+  std::vector<int> outputs;
+  std::vector<PlanStep> steps;
+};
+
+// What the factory of step `index` reads. Points into the plan.
+StepDesc describe(const Plan& plan, size_t index);
+
+}  // namespace lepton
