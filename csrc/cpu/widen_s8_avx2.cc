@@ -1,0 +1,40 @@
+// Sixteen bytes a step: sign- or zero-extend, subtract, store 32 bytes. Bound by the store. A row's
+// last bytes go one by one, because src ends where the row ends.
+#include <immintrin.h>
+
+#include "ops/widen_s8.h"
+
+namespace lepton {
+namespace {
+
+template <bool kSigned>
+inline __m256i extend(const uint8_t* src) {
+  const __m128i bytes_i8x16 = _mm_loadu_si128(reinterpret_cast<const __m128i*>(src));
+  return kSigned ? _mm256_cvtepi8_epi16(bytes_i8x16) : _mm256_cvtepu8_epi16(bytes_i8x16);
+}
+
+template <bool kSigned>
+void widen(const WidenS8Params& params) {
+  const __m256i zero_point_i16x16 = _mm256_set1_epi16(static_cast<int16_t>(params.zero_point));
+  for (size_t i = 0; i < params.m; ++i) {
+    const uint8_t* src = static_cast<const uint8_t*>(params.src) + i * params.src_stride;
+    int16_t* dst = params.dst + i * params.dst_stride;
+    size_t p = 0;
+    for (; p + 16 <= params.k; p += 16)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst + p),
+                          _mm256_sub_epi16(extend<kSigned>(src + p), zero_point_i16x16));
+    for (; p < params.k; ++p) {
+      const int value = kSigned ? static_cast<int8_t>(src[p]) : src[p];
+      dst[p] = static_cast<int16_t>(value - params.zero_point);
+    }
+    for (; p < params.k_padded; ++p) dst[p] = 0;
+  }
+}
+
+}  // namespace
+
+void widen_s8_avx2(const WidenS8Params& params) {
+  params.src_signed ? widen<true>(params) : widen<false>(params);
+}
+
+}  // namespace lepton
