@@ -1,0 +1,88 @@
+"""Host steps: operators without a native kernel, run by the onnx package's reference evaluator."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lepton_rt.errors import ModelError
+from lepton_rt.graph.ir import Array, Graph, Node, Value, node_reads, subgraphs
+from lepton_rt.lower import HostStep
+
+
+class HostRunner:
+    """What the native executor calls for host steps. Evaluators are made on first use."""
+
+    def __init__(self, steps: Sequence[HostStep], graph: Graph) -> None:
+        self._steps = list(steps)
+        self._graph = graph
+        self._evaluators: dict[int, Any] = {}
+
+    def operands(self, index: int) -> tuple[int, int]:
+        """(number of inputs, number of outputs) of host step `index`."""
+        node = self._steps[index].node
+        reads = node_reads(node) if any(subgraphs(node)) else node.inputs
+        return len(reads), len(node.outputs)
+
+    def run(self, index: int, inputs: list[Array | None]) -> list[Array | None]:
+        """Evaluates host step `index`; None stands for an omitted operand."""
+        node = self._steps[index].node
+        if index not in self._evaluators:
+            self._evaluators[index] = _evaluator(node, self._graph)
+        names = node_reads(node) if any(subgraphs(node)) else node.inputs
+        feeds = {name: array for name, array in zip(names, inputs) if name and array is not None}
+        wanted = [name for name in node.outputs if name]
+        made = dict(zip(wanted, self._evaluators[index].run(wanted, feeds)))
+        return [self._typed(name, made[name]) if name else None for name in node.outputs]
+
+    def _typed(self, name: str, result: Any) -> Array:
+        value = self._graph.value(name)
+        array = np.asarray(result)
+        return array if value is None else array.astype(value.dtype, copy=False)
+
+
+def _evaluator(node: Node, graph: Graph) -> Any:
+    try:
+        from onnx.reference import ReferenceEvaluator
+    except ImportError:  # pragma: no cover - onnx is a base dependency
+        raise ModelError(f"operator {node.key} runs through the onnx package: install onnx") from None
+    from lepton_rt.graph.onnx_io import export_onnx
+
+    return ReferenceEvaluator(export_onnx(single_node_graph(node, graph), opset=graph.opsets[""]))
+
+
+def single_node_graph(node: Node, graph: Graph) -> Graph:
+    """A graph of just this node; what it reads are inputs, with their known types."""
+
+    def typed(name: str) -> Value:
+        value = graph.value(name)
+        if value is None:
+            raise ModelError(f'the type of tensor "{name}" is not known')
+        return Value(value.dtype, None if value.shape is None else (None,) * len(value.shape))
+
+    return Graph(
+        name=node.name or node.op,
+        inputs={name: typed(name) for name in node_reads(node)},
+        outputs={name: typed(name) for name in node.outputs if name},
+        nodes=[node],
+        opsets=dict(graph.opsets),
+    )
+
+
+def warn_about(steps: Sequence[HostStep]) -> None:
+    """One warning that names the operators that run on the host, and why."""
+    if not steps:
+        return
+    reasons: dict[str, str] = {}
+    for step in steps:
+        reasons.setdefault(step.node.key, step.reason)
+    listed = "; ".join(f"{key} ({reason})" for key, reason in sorted(reasons.items()))
+    warnings.warn(
+        f"{len(steps)} of the model's steps have no native kernel and run through the slow "
+        f"reference evaluator: {listed}",
+        RuntimeWarning,
+        stacklevel=4,
+    )

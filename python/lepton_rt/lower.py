@@ -1,0 +1,176 @@
+"""Graph → Plan: each node becomes one step for one ISA, with weights packed for the chosen kernels.
+
+`lowering.RULES` holds a rule per operator; a node without one passes through with its attributes.
+A step whose native operator rejects it becomes a host step, which runs the node's ONNX reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lepton_rt import _core
+from lepton_rt.errors import ModelError
+from lepton_rt.graph.ir import Array, Graph, Node, Value, node_reads, subgraphs
+from lepton_rt.plan import Plan, Step, StepAttr
+
+HOST = "lepton.Host"
+
+
+@dataclass
+class LowerContext:
+    """What a lowering rule may read and add."""
+
+    graph: Graph
+    isa: str
+    added: dict[str, Array] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
+    """Dtypes of intermediate tensors that rules invent (`fresh`)."""
+
+    def constant(self, name: str) -> Array | None:
+        """Dense contents of a constant input; None when it is computed or omitted."""
+        return self.graph.array(name) if name else None
+
+    def value(self, name: str) -> Value:
+        """Type of a tensor. Raises ModelError when its dtype is unknown."""
+        value = self.graph.value(name)
+        if value is None:
+            raise ModelError(f'the type of tensor "{name}" is not known')
+        return value
+
+    def add_constant(self, array: Array, hint: str) -> str:
+        """Adds a constant of the plan; returns its name."""
+        name = self._fresh_name(hint)
+        self.added[name] = array
+        return name
+
+    def fresh(self, hint: str, dtype: Any) -> str:
+        """A name for an intermediate tensor of a rule that makes several steps."""
+        name = self._fresh_name(hint)
+        self.dtypes[name] = np.dtype(dtype)
+        return name
+
+    def select(self, family: str) -> str:
+        """The preferred kernel of a family for this ISA."""
+        return _core.select_kernel(family, self.isa)
+
+    def _fresh_name(self, hint: str) -> str:
+        name, serial = hint, 0
+        while name in self.names:
+            serial += 1
+            name = f"{hint}.{serial}"
+        self.names.add(name)
+        return name
+
+
+Rule = Callable[[Node, LowerContext], "Step | list[Step] | None"]
+"""A rule returns the step (or steps, in order) of a node, or None to pass the node through."""
+
+
+@dataclass
+class HostStep:
+    """A node without a native kernel, and why."""
+
+    node: Node
+    reason: str
+
+
+@dataclass
+class Lowered:
+    """A plan with what the runtime does not need: host steps, and the nodes behind the steps."""
+
+    plan: Plan
+    host: list[HostStep] = field(default_factory=list)
+
+
+def lower(graph: Graph, isa: str) -> Lowered:
+    """Lowers an optimised graph for `isa` (a name from `_core.machine_isas()`).
+
+    Raises:
+        ModelError: a tensor's dtype is not known, or the graph is inconsistent.
+        UnsupportedError: a dtype or rank that plans cannot hold.
+    """
+    context = LowerContext(graph, isa, names=graph.tensor_names())
+    nodes: list[Node] = []
+    steps: list[Step] = []
+    for node in graph.nodes:
+        for step in _steps_of(node, context):
+            nodes.append(node)
+            steps.append(step)
+    plan = _plan_of(graph, isa, steps, context)
+    rejected = dict(_core.rejected_steps(*plan.encode())) if steps else {}
+    if not rejected:
+        return Lowered(plan)
+    # A rejected step falls back with its whole node, whatever other steps the node had.
+    reasons = {id(nodes[i]): reason for i, reason in rejected.items()}
+    host: list[HostStep] = []
+    steps = _replace_rejected(nodes, steps, reasons, host)
+    return Lowered(_plan_of(graph, isa, steps, context), host)
+
+
+def _steps_of(node: Node, context: LowerContext) -> list[Step]:
+    from lepton_rt.lowering import RULES
+
+    rule = RULES.get(node.key)
+    made = None if rule is None else rule(node, context)
+    if made is None:
+        made = pass_through(node)
+    steps = [made] if isinstance(made, Step) else made
+    for step in steps:
+        step.name = step.name or node.name or (node.outputs[0] if node.outputs else "")
+    return steps
+
+
+def pass_through(node: Node) -> Step:
+    """The node as a step of the same name, operands and (plain) attributes.
+
+    A node with subgraphs or attributes that plans cannot hold gets a key no operator has, so that
+    it becomes a host step.
+    """
+    attrs: dict[str, StepAttr] = {}
+    key = node.key
+    for name, value in node.attrs.items():
+        if isinstance(value, Graph):
+            key = f"{node.key} with subgraphs"
+        elif isinstance(value, list) and value and isinstance(value[0], str):
+            attrs[name] = ";".join(str(item) for item in value)
+        else:
+            attrs[name] = value  # type: ignore[assignment]
+    inputs = node_reads(node) if any(subgraphs(node)) else list(node.inputs)
+    return Step(key, inputs, list(node.outputs), attrs)
+
+
+def _replace_rejected(
+    nodes: list[Node], steps: list[Step], reasons: dict[int, str], host: list[HostStep]
+) -> list[Step]:
+    replaced: list[Step] = []
+    done: set[int] = set()
+    for node, step in zip(nodes, steps):
+        if id(node) not in reasons:
+            replaced.append(step)
+        elif id(node) not in done:
+            done.add(id(node))
+            replaced.append(_host_step(node, step.name, len(host), reasons[id(node)]))
+            host.append(HostStep(node, reasons[id(node)]))
+    return replaced
+
+
+def _host_step(node: Node, name: str, index: int, reason: str) -> Step:
+    inputs = node_reads(node) if any(subgraphs(node)) else list(node.inputs)
+    return Step(HOST, inputs, list(node.outputs), {"id": index}, "", name, reason)
+
+
+def _plan_of(graph: Graph, isa: str, steps: list[Step], context: LowerContext) -> Plan:
+    read = {name for step in steps for name in step.inputs} | set(graph.outputs)
+    constants = {name: graph.constants[name].dense() for name in graph.constants if name in read}
+    constants.update({name: array for name, array in context.added.items() if name in read})
+    dtypes = dict(context.dtypes)
+    for step in steps:
+        for out in step.outputs:
+            if out and out not in dtypes:
+                dtypes[out] = context.value(out).dtype
+    return Plan(isa, dict(graph.inputs), list(graph.outputs), steps, constants, dtypes)
