@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from lepton_rt import _core  # noqa: E402
+from lepton_rt import _core
 
 
 def usable_isas() -> list[str]:

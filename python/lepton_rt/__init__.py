@@ -8,20 +8,30 @@ from typing import TYPE_CHECKING, Any
 from lepton_rt.errors import Error, InputError, ModelError, UnsupportedError
 
 if TYPE_CHECKING:
+    from lepton_rt.explanation import Explanation
     from lepton_rt.graph.onnx_io import import_onnx
+    from lepton_rt.session import Outputs, Session, TensorSpec
 
 __version__ = "0.1.0"
 
 # Public name → module that defines it. Resolved on first use, so that importing lepton_rt is
 # quick and pulls in neither torch nor onnx.
 _LAZY = {
+    "Explanation": "lepton_rt.explanation",
+    "Outputs": "lepton_rt.session",
+    "Session": "lepton_rt.session",
+    "TensorSpec": "lepton_rt.session",
     "import_onnx": "lepton_rt.graph.onnx_io",
 }
 
 __all__ = [
     "Error",
+    "Explanation",
     "InputError",
     "ModelError",
+    "Outputs",
+    "Session",
+    "TensorSpec",
     "UnsupportedError",
     "__version__",
     "import_onnx",

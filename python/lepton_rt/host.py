@@ -48,7 +48,9 @@ def _evaluator(node: Node, graph: Graph) -> Any:
     try:
         from onnx.reference import ReferenceEvaluator
     except ImportError:  # pragma: no cover - onnx is a base dependency
-        raise ModelError(f"operator {node.key} runs through the onnx package: install onnx") from None
+        raise ModelError(
+            f"operator {node.key} runs through the onnx package: install onnx"
+        ) from None
     from lepton_rt.graph.onnx_io import export_onnx
 
     return ReferenceEvaluator(export_onnx(single_node_graph(node, graph), opset=graph.opsets[""]))

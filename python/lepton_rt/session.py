@@ -274,7 +274,7 @@ def save_graph(graph: Graph, path: str | os.PathLike[str], opset: int = 21) -> N
 
         save_onnx(graph, path, opset=opset)
     else:
-        raise InputError(f"a model is saved as .lepton or .onnx, not {suffix or 'without suffix'!r}")
+        raise InputError(f"a model is saved as .lepton or .onnx; {str(path)!r} is neither")
 
 
 def _spec(name: str, value: Value) -> TensorSpec:
@@ -303,7 +303,7 @@ def _as_array(spec: TensorSpec, value: Any) -> Array:
     """The value as a C-contiguous array of the input's dtype, its shape checked."""
     if _is_torch(value):
         value = np.from_dlpack(value.detach().cpu().contiguous())
-    if isinstance(value, np.ndarray) or isinstance(value, np.generic):
+    if isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)
         if array.dtype != spec.dtype:
             raise InputError(
