@@ -17,9 +17,8 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from lepton_rt.errors import ModelError, UnsupportedError
 from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Attr, Constant, Dim, Graph, Node, Value
 from lepton_rt.graph.onnx_tensors import TensorReader, numpy_dtype, string_attribute
+from lepton_rt.graph.types import UNKNOWN_DTYPE
 
-UNKNOWN_DTYPE = np.dtype("V")
-"""Stands for a subgraph's undeclared element type until inference finds it."""
 MAX_NODES = 1_000_000
 """Nodes a model may have after its functions are inlined."""
 _MAX_FUNCTION_DEPTH = 100
@@ -51,7 +50,7 @@ class _Scope:
 
 
 class Importer:
-    """Builds one Graph from one ModelProto; `versions` tells which opset each node was written in."""
+    """Builds one Graph from one ModelProto; `versions` maps node ids to opsets."""
 
     def __init__(
         self, model: ModelProto, tensors: TensorReader, domains: frozenset[str] = frozenset()

@@ -15,6 +15,7 @@ from lepton_rt.graph.ir import OPSET, Graph
 from lepton_rt.graph.onnx_import import Importer
 from lepton_rt.graph.onnx_tensors import TensorReader
 from lepton_rt.graph.topology import sort_nodes
+from lepton_rt.graph.types import infer_types
 
 ModelSource = Union[str, "os.PathLike[str]", bytes, ModelProto]
 _PROTOBUF_LIMIT = 2**31 - 1
@@ -39,7 +40,7 @@ def import_onnx(
     graph = importer.run()
     sort_nodes(graph)
     graph.opsets[""] = OPSET
-    return graph
+    return infer_types(graph)
 
 
 def _load(
