@@ -9,6 +9,8 @@ namespace lepton {
 
 void register_system(pybind11::module_& m);
 void register_executor(pybind11::module_& m);
+void register_gemm(pybind11::module_& m);
+void register_testing(pybind11::module_& m);
 
 // Raises the exception of lepton_rt.errors that fits; returns when status is ok. Needs the GIL.
 void raise_if_error(const Status& status);

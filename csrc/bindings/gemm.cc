@@ -1,0 +1,175 @@
+// Kernel lists and packers for Python: what `lower` needs to choose a kernel and pack its weights.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <string>
+
+#include "bindings/bindings.h"
+#include "ops/gemm.h"
+#include "ops/op.h"
+
+namespace py = pybind11;
+
+namespace lepton {
+namespace {
+
+template <typename Info>
+py::dict describe_line(const char* family, const Info& info) {
+  py::dict line;
+  line["family"] = family;
+  line["name"] = info.name;
+  line["isa"] = name_of(info.isa);
+  line["mr"] = 0;
+  line["nr"] = 0;
+  line["kr"] = 0;
+  line["kind"] = "";
+  line["available"] = KernelList<Info>::is_runnable(info);
+  return line;
+}
+
+const char* name_of(EpilogueS8Kind kind) {
+  switch (kind) {
+    case EpilogueS8Kind::kRequantize: return "requantize";
+    case EpilogueS8Kind::kRequantizeAdd: return "requantize_add";
+    case EpilogueS8Kind::kF32: return "f32";
+    default: return "s32";
+  }
+}
+
+py::list kernels() {
+  py::list lines;
+  for (const auto& info : gemm_f32_kernels()) {
+    py::dict line = describe_line("gemm_f32", info);
+    line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = 1;
+    lines.append(line);
+  }
+  for (const auto& info : gemm_s8_kernels()) {
+    py::dict line = describe_line("gemm_s8", info);
+    line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = info.kr;
+    lines.append(line);
+  }
+  for (const auto& info : epilogue_f32_kernels()) lines.append(describe_line("epilogue_f32", info));
+  for (const auto& info : epilogue_s8_kernels()) {
+    py::dict line = describe_line("epilogue_s8", info);
+    line["kind"] = name_of(info.kind);
+    lines.append(line);
+  }
+  for (const auto& info : widen_s8_kernels()) lines.append(describe_line("widen_s8", info));
+  return lines;
+}
+
+std::string select_kernel(const std::string& family, const std::string& isa) {
+  Isa max;
+  if (!isa_from_name(isa, &max)) throw py::value_error("unknown instruction set '" + isa + "'");
+  if (family == "gemm_f32") return gemm_f32_kernels().select(max)->name;
+  if (family == "gemm_s8") return gemm_s8_kernels().select(max)->name;
+  throw py::value_error("kernel family '" + family + "' is not selected by name");
+}
+
+template <typename Info>
+const Info& described(KernelList<Info> list, const std::string& kernel) {
+  const Info* info = list.describe(kernel);
+  if (info == nullptr) throw py::value_error("unknown kernel '" + kernel + "'");
+  return *info;
+}
+
+// A stack of matrices [..., k, n] in C order.
+struct Stack {
+  explicit Stack(const py::array& b) : array(py::array::ensure(b, py::array::c_style)) {
+    if (!array || array.ndim() < 2) throw py::value_error("a packed operand has shape [..., k, n]");
+    k = array.shape(array.ndim() - 2);
+    n = array.shape(array.ndim() - 1);
+    for (py::ssize_t i = 0; i < array.ndim() - 2; ++i) count *= array.shape(i);
+  }
+  // Room for `count` packed matrices of `bytes` each.
+  py::array_t<uint8_t> make_packed(size_t bytes) const {
+    if (bytes != 0 && count > static_cast<size_t>(kMaxElements) / bytes)
+      throw py::value_error("packed operand is too large");
+    return py::array_t<uint8_t>(static_cast<py::ssize_t>(bytes * count));
+  }
+
+  py::array array;
+  int64_t k, n;
+  size_t count = 1;
+};
+
+py::array_t<uint8_t> pack_f32(const std::string& kernel, const py::array& b) {
+  const GemmF32KernelInfo& info = described(gemm_f32_kernels(), kernel);
+  if (!b.dtype().is(py::dtype::of<float>())) throw py::type_error("b must be float32");
+  const Stack stack(b);
+  size_t bytes = 0;
+  raise_if_error(gemm_packed_size(info, stack.k, stack.n, &bytes));
+  py::array_t<uint8_t> packed = stack.make_packed(bytes);
+  PackGemmF32 args = {};
+  args.k = stack.k, args.n = args.row_stride = stack.n, args.column_stride = 1;
+  const auto* b_data = static_cast<const float*>(stack.array.data());
+  uint8_t* out = packed.mutable_data();
+  const py::gil_scoped_release release;
+  for (size_t i = 0; i < stack.count; ++i) {
+    args.b = b_data + i * args.k * args.n;
+    args.packed = reinterpret_cast<float*>(out + i * bytes);
+    pack_gemm_f32(info, args, 0, gemm_panels(info, args.n));
+  }
+  return packed;
+}
+
+py::array_t<uint8_t> pack_s8(const std::string& kernel, const py::array& b,
+                             const std::optional<py::array>& zero_points) {
+  const GemmS8KernelInfo& info = described(gemm_s8_kernels(), kernel);
+  const bool is_signed = b.dtype().is(py::dtype::of<int8_t>());
+  if (!is_signed && !b.dtype().is(py::dtype::of<uint8_t>()))
+    throw py::type_error("b must be uint8 or int8");
+  const Stack stack(b);
+  size_t bytes = 0;
+  raise_if_error(gemm_packed_size(info, stack.k, stack.n, &bytes));
+  PackGemmS8 args = {};
+  args.k = stack.k, args.n = args.row_stride = stack.n, args.column_stride = 1;
+  args.b_signed = is_signed;
+  py::array points;
+  size_t points_per_matrix = 0;
+  if (zero_points) {
+    points = py::array::ensure(*zero_points, py::array::c_style);
+    if (!points.dtype().is(b.dtype())) throw py::type_error("zero_points must have b's dtype");
+    const size_t size = points.size();
+    if (size == 1) {
+      args.zero_point_stride = 0;
+    } else if (size == args.n || size == args.n * stack.count) {
+      args.zero_point_stride = 1;
+      points_per_matrix = size == args.n ? 0 : args.n;
+    } else {
+      throw py::value_error("zero_points must hold 1, n or batch * n entries");
+    }
+  }
+  py::array_t<uint8_t> packed = stack.make_packed(bytes);
+  const auto* b_data = static_cast<const uint8_t*>(stack.array.data());
+  const auto* point_data = zero_points ? static_cast<const uint8_t*>(points.data()) : nullptr;
+  uint8_t* out = packed.mutable_data();
+  const py::gil_scoped_release release;
+  for (size_t i = 0; i < stack.count; ++i) {
+    args.b = b_data + i * args.k * args.n;
+    args.zero_points = point_data == nullptr ? nullptr : point_data + i * points_per_matrix;
+    args.packed = reinterpret_cast<int16_t*>(out + i * bytes);
+    pack_gemm_s8(info, args, 0, gemm_panels(info, args.n));
+  }
+  return packed;
+}
+
+}  // namespace
+
+void register_gemm(py::module_& m) {
+  m.def(
+      "kernels", &kernels,
+      "Every line of the kernel lists: dicts with family, name, isa, mr, nr, kr, kind, available.");
+  m.def("select_kernel", &select_kernel, py::arg("family"), py::arg("isa"),
+        "Name of the kernel preferred for a target capped at isa, which need not be this machine. "
+        "Raises ValueError for an unknown family or isa.");
+  m.def("pack_gemm_f32", &pack_f32, py::arg("kernel"), py::arg("b"),
+        "Packs float32 b [..., k, n] for a gemm_f32 kernel; returns the bytes as uint8 [size].");
+  m.def("pack_gemm_s8", &pack_s8, py::arg("kernel"), py::arg("b"),
+        py::arg("zero_points") = py::none(),
+        "Packs uint8 or int8 b [..., k, n] minus its zero points (b's dtype; 1, n or batch * n "
+        "entries) for a gemm_s8 kernel; returns the bytes as uint8 [size].");
+}
+
+}  // namespace lepton

@@ -1,0 +1,203 @@
+// _core.testing: one microkernel call on guarded copies of its operands. Operands are flat arrays
+// with explicit strides, exactly as long as the contract says is accessible; destinations are
+// filled with the caller's pattern first, so that tests see what was left alone.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <string>
+
+#include "bindings/bindings.h"
+#include "bindings/guarded_buffer.h"
+#include "ops/gemm.h"
+
+namespace py = pybind11;
+
+namespace lepton {
+namespace {
+
+template <typename T>
+using Flat = py::array_t<T, py::array::c_style>;
+template <typename T>
+using Optional = std::optional<Flat<T>>;
+
+template <typename Info>
+const Info& runnable(KernelList<Info> list, const std::string& kernel) {
+  const Info* info = list.find(kernel);
+  if (info == nullptr) throw py::value_error("kernel '" + kernel + "' does not run here");
+  return *info;
+}
+
+// Elements of `rows` rows of n, `stride` apart.
+size_t extent(size_t rows, size_t n, size_t stride) {
+  if (rows == 0 || n == 0) return 0;
+  if (stride < n && rows > 1) throw py::value_error("rows overlap");
+  return (rows - 1) * stride + n;
+}
+
+void expect(const py::array& array, size_t elements) {
+  if (static_cast<size_t>(array.size()) != elements)
+    throw py::value_error("operand has " + std::to_string(array.size()) + " elements, not " +
+                          std::to_string(elements));
+}
+
+// A guarded copy; null when the operand is omitted.
+class Operand {
+ public:
+  Operand(const py::array& array, bool at_start)
+      : buffer_(std::make_unique<GuardedBuffer>(array.data(), array.nbytes(), at_start)) {}
+  template <typename T>
+  Operand(const Optional<T>& array, size_t elements, bool at_start) {
+    if (!array) return;
+    expect(*array, elements);
+    buffer_ = std::make_unique<GuardedBuffer>(array->data(), array->nbytes(), at_start);
+  }
+  template <typename T>
+  T* as() const {
+    return buffer_ ? buffer_->as<T>() : nullptr;
+  }
+
+ private:
+  std::unique_ptr<GuardedBuffer> buffer_;
+};
+
+py::array copy_out(const py::array& like, const Operand& operand) {
+  py::array out(like.dtype(), like.size());
+  std::memcpy(out.mutable_data(), operand.as<uint8_t>(), out.nbytes());
+  return out;
+}
+
+template <typename Element, typename Sum, typename Params, typename Info>
+Flat<Sum> run_gemm(const Info& info, size_t kr, size_t m, size_t k, const Flat<Element>& lhs,
+                   size_t lhs_stride, const Flat<Element>& panel, bool at_start) {
+  if (m < 1 || m > static_cast<size_t>(info.mr) || k % kr != 0) throw py::value_error("bad m or k");
+  expect(lhs, extent(m, k, lhs_stride));
+  expect(panel, k * info.nr);
+  const Operand lhs_copy(lhs, at_start), panel_copy(panel, at_start);
+  Flat<Sum> dst(static_cast<py::ssize_t>(info.mr * info.nr));
+  std::memset(dst.mutable_data(), 0, dst.nbytes());
+  const Operand dst_copy(dst, at_start);
+  const Params params = {
+      m, k, lhs_copy.as<Element>(), lhs_stride, panel_copy.as<Element>(), dst_copy.as<Sum>()};
+  info.run(params);
+  std::memcpy(dst.mutable_data(), dst_copy.as<uint8_t>(), dst.nbytes());
+  return dst;
+}
+
+Flat<float> gemm_f32(const std::string& kernel, size_t m, size_t k, const Flat<float>& lhs,
+                     size_t lhs_stride, const Flat<float>& panel, bool at_start) {
+  const GemmF32KernelInfo& info = runnable(gemm_f32_kernels(), kernel);
+  return run_gemm<float, float, GemmF32Params>(info, 1, m, k, lhs, lhs_stride, panel, at_start);
+}
+
+Flat<int32_t> gemm_s8(const std::string& kernel, size_t m, size_t k, const Flat<int16_t>& lhs,
+                      size_t lhs_stride, const Flat<int16_t>& panel, bool at_start) {
+  const GemmS8KernelInfo& info = runnable(gemm_s8_kernels(), kernel);
+  return run_gemm<int16_t, int32_t, GemmS8Params>(info, info.kr, m, k, lhs, lhs_stride, panel,
+                                                  at_start);
+}
+
+Flat<int16_t> widen_s8(const std::string& kernel, size_t m, size_t k, size_t k_padded,
+                       const py::array& src, size_t src_stride, int zero_point,
+                       const Flat<int16_t>& dst, size_t dst_stride, bool at_start) {
+  const WidenS8KernelInfo& info = runnable(widen_s8_kernels(), kernel);
+  if (src.itemsize() != 1 || k_padded < k) throw py::value_error("bad src or k_padded");
+  expect(src, extent(m, k, src_stride));
+  expect(dst, extent(m, k_padded, dst_stride));
+  const Operand src_copy(src, at_start), dst_copy(dst, at_start);
+  WidenS8Params params = {};
+  params.m = m, params.k = k, params.k_padded = k_padded;
+  params.src = src_copy.as<void>(), params.src_stride = src_stride;
+  params.src_signed = src.dtype().is(py::dtype::of<int8_t>());
+  params.zero_point = zero_point;
+  params.dst = dst_copy.as<int16_t>(), params.dst_stride = dst_stride;
+  info.run(params);
+  return copy_out(dst, dst_copy);
+}
+
+Flat<float> epilogue_f32(const std::string& kernel, size_t m, size_t n, const Flat<float>& acc,
+                         size_t acc_stride, const Optional<float>& bias,
+                         const Optional<float>& residual, size_t residual_stride, float min,
+                         float max, const Flat<float>& dst, size_t dst_stride, bool at_start) {
+  const EpilogueF32KernelInfo& info = runnable(epilogue_f32_kernels(), kernel);
+  expect(acc, extent(m, n, acc_stride));
+  expect(dst, extent(m, n, dst_stride));
+  const Operand acc_copy(acc, at_start), dst_copy(dst, at_start), bias_copy(bias, n, at_start);
+  const Operand residual_copy(residual, extent(m, n, residual_stride), at_start);
+  EpilogueF32Params params = {};
+  params.m = m, params.n = n;
+  params.acc = acc_copy.as<float>(), params.acc_stride = acc_stride;
+  params.bias = bias_copy.as<float>();
+  params.residual = residual_copy.as<float>(), params.residual_stride = residual_stride;
+  params.min = min, params.max = max;
+  params.dst = dst_copy.as<float>(), params.dst_stride = dst_stride;
+  info.run(params);
+  return copy_out(dst, dst_copy);
+}
+
+Requantize requantize_of(const py::dict& values) {
+  Requantize r;
+  const auto read = [&](const char* key, auto* field) {
+    using Field = std::remove_pointer_t<decltype(field)>;
+    if (values.contains(key)) *field = values[key].cast<Field>();
+  };
+  read("zero_point", &r.zero_point), read("lo", &r.lo), read("hi", &r.hi);
+  read("q_scale", &r.q_scale), read("r_scale", &r.r_scale), read("out_scale", &r.out_scale);
+  read("r_zero_point", &r.r_zero_point), read("out_zero_point", &r.out_zero_point);
+  read("out_lo", &r.out_lo), read("out_hi", &r.out_hi);
+  return r;
+}
+
+py::array epilogue_s8(const std::string& kernel, size_t m, size_t n, const Flat<int32_t>& acc,
+                      size_t acc_stride, const Optional<int32_t>& bias,
+                      const Optional<float>& scale, const std::optional<py::array>& residual,
+                      size_t residual_stride, const py::dict& requantize, float min, float max,
+                      const py::array& dst, size_t dst_stride, bool at_start) {
+  const EpilogueS8KernelInfo& info = runnable(epilogue_s8_kernels(), kernel);
+  const bool narrow =
+      info.kind == EpilogueS8Kind::kRequantize || info.kind == EpilogueS8Kind::kRequantizeAdd;
+  if (dst.itemsize() != (narrow ? 1 : 4)) throw py::value_error("dst has the wrong dtype");
+  if (!scale && info.kind != EpilogueS8Kind::kS32) throw py::value_error("scale is missing");
+  if (!residual && info.kind == EpilogueS8Kind::kRequantizeAdd)
+    throw py::value_error("residual is missing");
+  expect(acc, extent(m, n, acc_stride));
+  expect(dst, extent(m, n, dst_stride));
+  if (residual) expect(*residual, extent(m, n, residual_stride));
+  const Operand acc_copy(acc, at_start), dst_copy(dst, at_start);
+  const Operand bias_copy(bias, n, at_start), scale_copy(scale, n, at_start);
+  const Operand residual_copy(residual ? *residual : py::array(dst), at_start);
+  EpilogueS8Params params = {};
+  params.m = m, params.n = n;
+  params.acc = acc_copy.as<int32_t>(), params.acc_stride = acc_stride;
+  params.bias = bias_copy.as<int32_t>(), params.scale = scale_copy.as<float>();
+  params.residual = residual ? residual_copy.as<void>() : nullptr;
+  params.residual_stride = residual_stride;
+  params.r_signed = residual && residual->dtype().is(py::dtype::of<int8_t>());
+  params.requantize = requantize_of(requantize);
+  params.min = min, params.max = max;
+  params.dst = dst_copy.as<void>(), params.dst_stride = dst_stride;
+  info.run(params);
+  return copy_out(dst, dst_copy);
+}
+
+}  // namespace
+
+void register_testing(py::module_& m) {
+  py::module_ testing = m.def_submodule("testing", "Single microkernel calls on guarded operands.");
+  using py::arg;
+  testing.def("gemm_f32", &gemm_f32, arg("kernel"), arg("m"), arg("k"), arg("lhs"),
+              arg("lhs_stride"), arg("panel"), arg("at_start"));
+  testing.def("gemm_s8", &gemm_s8, arg("kernel"), arg("m"), arg("k"), arg("lhs"), arg("lhs_stride"),
+              arg("panel"), arg("at_start"));
+  testing.def("widen_s8", &widen_s8, arg("kernel"), arg("m"), arg("k"), arg("k_padded"), arg("src"),
+              arg("src_stride"), arg("zero_point"), arg("dst"), arg("dst_stride"), arg("at_start"));
+  testing.def("epilogue_f32", &epilogue_f32, arg("kernel"), arg("m"), arg("n"), arg("acc"),
+              arg("acc_stride"), arg("bias"), arg("residual"), arg("residual_stride"), arg("min"),
+              arg("max"), arg("dst"), arg("dst_stride"), arg("at_start"));
+  testing.def("epilogue_s8", &epilogue_s8, arg("kernel"), arg("m"), arg("n"), arg("acc"),
+              arg("acc_stride"), arg("bias"), arg("scale"), arg("residual"), arg("residual_stride"),
+              arg("requantize"), arg("min"), arg("max"), arg("dst"), arg("dst_stride"),
+              arg("at_start"));
+}
+
+}  // namespace lepton
