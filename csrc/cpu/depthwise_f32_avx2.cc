@@ -1,8 +1,9 @@
 // Depthwise convolution, float32, AVX2 + FMA.
 //
-// Vectors run over channels. Four neighbouring output pixels share each weight load, so that of the two
-// loads a cycle nearly all bring activations: 16 channels · 4 pixels are eight independent chains of FMAs with
-// a memory operand, which hides the FMA latency. Limit: the load ports (one activation vector per FMA).
+// Vectors run over channels. Four neighbouring output pixels share each weight load, so that of the
+// two loads a cycle nearly all bring activations: 16 channels · 4 pixels are eight independent
+// chains of FMAs with a memory operand, which hides the FMA latency. Limit: the load ports (one
+// activation vector per FMA).
 #include <immintrin.h>
 
 #include "ops/depthwise.h"
@@ -21,7 +22,8 @@ struct Masked {
   void store(float* p, __m256 v) const { _mm256_maskstore_ps(p, mask, v); }
 };
 
-alignas(32) const int32_t kMaskSource[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+alignas(32) const int32_t kMaskSource[16] = {-1, -1, -1, -1, -1, -1, -1, -1,
+                                             0,  0,  0,  0,  0,  0,  0,  0};
 
 // kPixels pixels from pixel i on, kVectors vectors of channels from channel c on.
 template <int kPixels, int kVectors, typename Lanes>
@@ -38,7 +40,8 @@ inline void tile(const DepthwiseF32Params& p, size_t i, size_t c, const Lanes& l
     for (int v = 0; v < kVectors; ++v) {
       const __m256 w_f32x8 = lanes.load(w + 8 * v);
       for (int j = 0; j < kPixels; ++j)
-        sum_f32x8[j][v] = _mm256_fmadd_ps(lanes.load(x + j * step + 8 * v), w_f32x8, sum_f32x8[j][v]);
+        sum_f32x8[j][v] =
+            _mm256_fmadd_ps(lanes.load(x + j * step + 8 * v), w_f32x8, sum_f32x8[j][v]);
     }
   }
   const __m256 min = _mm256_set1_ps(p.min), max = _mm256_set1_ps(p.max);

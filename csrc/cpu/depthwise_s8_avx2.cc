@@ -1,9 +1,10 @@
 // Depthwise convolution, 8-bit integers, AVX2.
 //
-// Sixteen channels at a time. Two taps are widened to int16 and interleaved, so that one vpmaddwd multiplies
-// both with their weights and adds the pair exactly; two pixels share the weight loads. The in-lane unpack
-// leaves channels in the order {0-3, 8-11}, {4-7, 12-15}: weights are packed that way, and two lane
-// permutes restore the order once per pixel. Limit: two shuffles per tap (widen, interleave) on two ports.
+// Sixteen channels at a time. Two taps are widened to int16 and interleaved, so that one vpmaddwd
+// multiplies both with their weights and adds the pair exactly; two pixels share the weight loads.
+// The in-lane unpack leaves channels in the order {0-3, 8-11}, {4-7, 12-15}: weights are packed
+// that way, and two lane permutes restore the order once per pixel. Limit: two shuffles per tap
+// (widen, interleave) on two ports.
 #include <immintrin.h>
 
 #include "ops/depthwise.h"

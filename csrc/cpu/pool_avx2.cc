@@ -1,8 +1,9 @@
 // Pooling, AVX2.
 //
-// Vectors run over channels: the whole window of one vector of channels is reduced in registers before the next
-// vector. The last vector of a pixel overlaps the one before it, so no tail loop is needed unless a
-// pixel is narrower than a vector. Limit: the load ports, one activation vector per operation.
+// Vectors run over channels: the whole window of one vector of channels is reduced in registers
+// before the next vector. The last vector of a pixel overlaps the one before it, so no tail loop is
+// needed unless a pixel is narrower than a vector. Limit: the load ports, one activation vector per
+// operation.
 #include <immintrin.h>
 
 #include "ops/pool.h"
@@ -29,7 +30,8 @@ struct MaxF32 {
   }
   static float one(const PoolParams& p, size_t i, size_t c) {
     float m = -__builtin_inff();
-    for (size_t t = 0; t < p.taps; ++t) m = *tap<float>(p, t, i, c) > m ? *tap<float>(p, t, i, c) : m;
+    for (size_t t = 0; t < p.taps; ++t)
+      m = *tap<float>(p, t, i, c) > m ? *tap<float>(p, t, i, c) : m;
     return m;
   }
 };

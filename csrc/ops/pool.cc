@@ -1,6 +1,6 @@
 // MaxPool, AveragePool, LpPool and their global forms: N, C, spatial… under the ONNX names,
-// N, spatial…, C under lepton.*. Channels-last maxima and averages run on the kernels of pool.h over
-// lists of tap pointers, one output row a chunk; everything else takes the strided loop below.
+// N, spatial…, C under lepton.*. Channels-last maxima and averages run on the kernels of pool.h
+// over lists of tap pointers, one output row a chunk; everything else takes the strided loop below.
 #include "ops/pool.h"
 
 #include <cmath>
@@ -35,8 +35,10 @@ void for_each_tap(const Plane& a, const int64_t (&o)[kSpatial], const F& body) {
   }
   for (int64_t i = r[0].first; i < r[0].last; ++i) {
     for (int64_t j = r[1].first; j < r[1].last; ++j) {
-      const int64_t row = ((origin[0] + i * a.w.dilation[0]) * a.s.in[1] + origin[1] +
-                           j * a.w.dilation[1]) * a.s.in[2] + origin[2];
+      const int64_t row =
+          ((origin[0] + i * a.w.dilation[0]) * a.s.in[1] + origin[1] + j * a.w.dilation[1]) *
+              a.s.in[2] +
+          origin[2];
       for (int64_t k = r[2].first; k < r[2].last; ++k) body((row + k * a.w.dilation[2]) * a.step);
     }
   }
@@ -119,9 +121,9 @@ Status run_rows(const Pooling& a, PoolKernel kernel, const RunArgs& args) {
       p.pixels = static_cast<size_t>(count);
       p.input = reinterpret_cast<const void* const*>(list.input);
       p.input_step = list.step;
-      p.divisor = static_cast<float>(a.count_include_pad
-                                         ? padded_cells(w, s, {row.od, row.oh, first})
-                                         : static_cast<int64_t>(list.taps));
+      p.divisor =
+          static_cast<float>(a.count_include_pad ? padded_cells(w, s, {row.od, row.oh, first})
+                                                 : static_cast<int64_t>(list.taps));
       p.dst = dst + first * a.channels;
       p.dst_step = p.channels;
       kernel(p);

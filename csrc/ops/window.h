@@ -43,8 +43,8 @@ struct WindowShape {
   int64_t out_pixels() const { return out[0] * out[1] * out[2]; }
 };
 
-// x: [N, C, spatial…], or [N, spatial…, C] when channels_last. Output sizes as ONNX defines them; with
-// ceil_mode a last window that would start beyond the input and its left padding is dropped.
+// x: [N, C, spatial…], or [N, spatial…, C] when channels_last. Output sizes as ONNX defines them;
+// with ceil_mode a last window that would start beyond the input and its left padding is dropped.
 Status resolve_window(const Window& window, const Shape& x, bool channels_last, WindowShape* shape);
 
 // [N, C, out…] or [N, out…, C].
@@ -68,8 +68,10 @@ inline TapRange taps_inside(int64_t origin, int64_t kernel, int64_t dilation, in
   return r;
 }
 
-// Outputs o of [0, out) whose whole window o·stride − pad + [0, extent) lies inside [0, in): [first, last).
-inline TapRange outputs_inside(int64_t out, int64_t stride, int64_t pad, int64_t extent, int64_t in) {
+// Outputs o of [0, out) whose whole window o·stride − pad + [0, extent) lies inside [0, in):
+// [first, last).
+inline TapRange outputs_inside(int64_t out, int64_t stride, int64_t pad, int64_t extent,
+                               int64_t in) {
   const int64_t first = (pad + stride - 1) / stride;
   const int64_t room = in + pad - extent;  // greatest o·stride
   const int64_t last = room < 0 ? 0 : room / stride + 1;

@@ -1,7 +1,7 @@
-// A window over one channels-last image as lists of tap pointers, the form in which the depthwise and
-// pooling kernels read: tap t of pixel i of a run lies at input[t] + i·step[t]. A run is a stretch of
-// one output row whose pixels agree on which taps fall into the padding: the interior, or one pixel at
-// an edge. Included by drivers only, never by kernel files.
+// A window over one channels-last image as lists of tap pointers, the form in which the depthwise
+// and pooling kernels read: tap t of pixel i of a run lies at input[t] + i·step[t]. A run is a
+// stretch of one output row whose pixels agree on which taps fall into the padding: the interior,
+// or one pixel at an edge. Included by drivers only, never by kernel files.
 #pragma once
 
 #include <cstddef>
