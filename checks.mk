@@ -5,7 +5,7 @@ check: check-slow check-scalar check-asan check-ubsan ## Slow tests, scalar only
 
 # Large exports, the full fuzzing campaign, the worked example of CONTRIBUTING.md.
 check-slow: $(venv)/installed
-	LEPTON_FUZZ_RUNS=10000 $(pytest) -m slow
+	$(pytest) -m slow
 
 # Everything once more on the portable code alone.
 check-scalar: $(venv)/installed
