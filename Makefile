@@ -51,7 +51,7 @@ demo: $(venv)/installed ## Train, quantise and compare a small network (lepton-r
 	$(bin)/lepton-rt demo
 
 test: $(venv)/installed lint ## The test suite (about ten minutes)
-	$(pytest) -m "not slow"
+	$(pytest)
 
 lint: $(venv)/installed ## ruff, mypy --strict, clang-format
 	$(python) -m ruff check .

@@ -9,7 +9,7 @@ check-slow: $(venv)/installed
 
 # Everything once more on the portable code alone.
 check-scalar: $(venv)/installed
-	LEPTON_MAX_ISA=scalar $(pytest) -m "not slow"
+	LEPTON_MAX_ISA=scalar $(pytest)
 
 # A sanitizer needs its own extension: build/<preset>/python is a package beside the real one.
 build/%/python/built: $(venv)/installed
@@ -25,8 +25,8 @@ sanitized := tests/kernels tests/ops tests/runtime tests/fuzz tests/session
 check-asan: build/asan/python/built
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
-	PYTHONPATH=build/asan/python LEPTON_FUZZ_RUNS=500 $(pytest) -m "not slow" $(wildcard $(sanitized))
+	PYTHONPATH=build/asan/python LEPTON_FUZZ_RUNS=500 $(pytest) $(wildcard $(sanitized))
 
 check-ubsan: build/ubsan/python/built
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-	PYTHONPATH=build/ubsan/python LEPTON_FUZZ_RUNS=500 $(pytest) -m "not slow" $(wildcard $(sanitized))
+	PYTHONPATH=build/ubsan/python LEPTON_FUZZ_RUNS=500 $(pytest) $(wildcard $(sanitized))

@@ -20,7 +20,7 @@ import numpy as np
 from lepton_rt import _core
 from harness import run_op
 
-assert {NAME!r} in [k["name"] for k in _core.kernels("gemm_f32")], _core.kernels("gemm_f32")
+assert {NAME!r} in [line["name"] for line in _core.kernels()]
 rng = np.random.default_rng(0)
 for m, k, n in [(1, 1, 1), (2, 3, 8), (3, 17, 9), (5, 64, 31), (4, 0, 5), (33, 20, 16)]:
     a = rng.standard_normal((m, k)).astype(np.float32)

@@ -17,7 +17,8 @@ import lepton_rt
 PACKAGE = Path(lepton_rt.__file__).parent
 # Import name → the extra that brings it, for what may be imported inside a function only.
 OPTIONAL = {"torch", "onnx", "onnxruntime", "onnxscript", "typer", "rich", "PIL", "sklearn",
-            "matplotlib", "huggingface_hub", "transformers", "click"}  # fmt: skip
+            "matplotlib", "huggingface_hub", "transformers", "click",
+            "google"}  # fmt: skip
 
 
 def python(code: str, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:

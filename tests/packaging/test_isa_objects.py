@@ -7,6 +7,7 @@ copy for the whole library, and if that is the AVX2 one, portable code dies on a
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,10 +21,8 @@ BUILD = Path(os.environ.get("LEPTON_BUILD_DIR", ROOT / "build" / "wheel"))
 def isa_suffixes() -> list[str]:
     """The table's suffixes that have flags of their own."""
     table = (ROOT / "cmake" / "LeptonIsa.cmake").read_text()
-    rows = [
-        line.strip().strip('"').split("|") for line in table.splitlines() if line.count("|") == 2
-    ]
-    return [suffix for suffix, _, flags in rows if flags]
+    rows = re.findall(r'^ *"(\w+)\|\w+\|(.*)"$', table, re.MULTILINE)
+    return [suffix for suffix, flags in rows if flags]
 
 
 def symbols(path: Path) -> list[tuple[str, str]]:
