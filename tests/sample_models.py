@@ -1,0 +1,176 @@
+"""Models the tests run: made by script from fixed seeds, never fetched."""
+
+from __future__ import annotations
+
+import functools
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+Array = npt.NDArray[Any]
+
+LIGHT_FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+LIGHT_NAMES = sorted(path.stem for path in LIGHT_FOLDER.glob("light_*.onnx"))
+
+
+def light_model(name: str, seed: int = 0) -> onnx.ModelProto:
+    """A `light_*` network with its constant weights replaced by seeded He-normal ones.
+
+    As shipped, every weight is one repeated value, and a constant output would pass.
+    """
+    model = onnx.load(LIGHT_FOLDER / f"{name}.onnx")
+    graph = model.graph
+    rng = np.random.default_rng(seed)
+    shapes = {init.name: numpy_helper.to_array(init) for init in graph.initializer}
+    users: dict[str, tuple[str, int]] = {}
+    for node in graph.node:
+        for i, tensor in enumerate(node.input):
+            users.setdefault(tensor, (node.op_type, i))
+    kept = []
+    for node in graph.node:
+        if node.op_type != "ConstantOfShape":
+            kept.append(node)
+            continue
+        shape = tuple(int(d) for d in shapes[node.input[0]])
+        op, position = _real_user(node.output[0], users, graph)
+        array = _weight(rng, op, position, shape)
+        graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
+    del graph.node[:]
+    graph.node.extend(kept)
+    used = {tensor for node in graph.node for tensor in node.input}
+    for table in (graph.initializer, graph.input):
+        for item in [item for item in table if item.name not in used]:
+            table.remove(item)
+    return model
+
+
+def _real_user(
+    tensor: str, users: dict[str, tuple[str, int]], graph: onnx.GraphProto
+) -> tuple[str, int]:
+    """The operator that uses a weight, looking through Unsqueeze."""
+    op, position = users[tensor]
+    if op != "Unsqueeze":
+        return op, position
+    out = next(n.output[0] for n in graph.node if tensor in n.input and n.op_type == "Unsqueeze")
+    return _real_user(out, users, graph)
+
+
+def _weight(rng: np.random.Generator, op: str, position: int, shape: tuple[int, ...]) -> Array:
+    if op in ("Conv", "Gemm") and position == 1:
+        fan_in = int(np.prod(shape[1:]))
+        return rng.normal(0, np.sqrt(2 / max(fan_in, 1)), shape).astype(np.float32)
+    if op in ("BatchNormalization", "Mul") and position in (1, 4):
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    return rng.normal(0, 0.1, shape).astype(np.float32)
+
+
+def with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """A copy with more tensors as graph outputs (untyped: shape inference gives the dtypes)."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    inferred = onnx.shape_inference.infer_shapes(copy)
+    types = {v.name: v for v in inferred.graph.value_info}
+    present = {v.name for v in copy.graph.output}
+    for name in names:
+        if name not in present:
+            copy.graph.output.append(types[name])
+    return copy
+
+
+@functools.cache
+def transformers_cnn(name: str) -> bytes:
+    """ "mobilenet_v2" or "resnet50" of the transformers package, random weights, as ONNX bytes."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    if name == "mobilenet_v2":
+        module = transformers.MobileNetV2ForImageClassification(transformers.MobileNetV2Config())
+    else:
+        module = transformers.ResNetForImageClassification(transformers.ResNetConfig())
+    _settle_batch_norms(module, torch)
+    return export(module, torch.randn(1, 3, 224, 224), dynamic_batch=True)
+
+
+def _settle_batch_norms(module: Any, torch: Any) -> None:
+    """Gives batch norms the statistics of random inputs, so that activations keep their scale."""
+    module.train()
+    with torch.no_grad():
+        for _ in range(4):
+            module(torch.randn(8, 3, 224, 224))
+    module.eval()
+
+
+def export(module: Any, example: Any, dynamic_batch: bool) -> bytes:
+    """ONNX bytes of a torch module by PyTorch's own exporter."""
+    import torch
+
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = module
+
+        def forward(self, x: Any) -> Any:
+            made = self.inner(x)
+            return getattr(made, "logits", made)
+
+    shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
+    program = torch.onnx.export(
+        Plain().eval(),
+        (example,),
+        dynamo=True,
+        opset_version=23,
+        dynamic_shapes=shapes,
+        verbose=False,
+    )
+    stream = io.BytesIO()
+    onnx.save(program.model_proto, stream)
+    return stream.getvalue()
+
+
+def submodel(model: onnx.ModelProto, output: str, frontier: dict[str, Array]) -> onnx.ModelProto:
+    """The part of a model between known tensors (`frontier`, by name) and one output.
+
+    The frontier tensors it reads become its graph inputs, of exactly their dtype and shape.
+    """
+    producers = {out: node for node in model.graph.node for out in node.output}
+    initializers = {init.name: init for init in model.graph.initializer}
+    needed: list[onnx.NodeProto] = []
+    inputs: list[str] = []
+    weights: list[str] = []
+    seen: set[str] = set()
+
+    def visit(tensor: str) -> None:
+        if not tensor or tensor in seen:
+            return
+        seen.add(tensor)
+        if tensor in frontier and tensor != output:
+            inputs.append(tensor)
+        elif tensor in initializers:
+            weights.append(tensor)
+        else:
+            node = producers[tensor]
+            for name in node.input:
+                visit(name)
+            if node not in needed:
+                needed.append(node)
+
+    visit(output)
+    typed = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(frontier[name].dtype), frontier[name].shape
+        )
+        for name in inputs
+    ]
+    result = helper.make_tensor_value_info(
+        output, helper.np_dtype_to_tensor_dtype(frontier[output].dtype), frontier[output].shape
+    )
+    graph = helper.make_graph(needed, "layer", typed, [result], [initializers[w] for w in weights])
+    return helper.make_model(
+        graph, opset_imports=list(model.opset_import), ir_version=model.ir_version
+    )
