@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -43,8 +43,8 @@ def _dim_text(dim: Dim) -> str:
     return "?" if dim is None else str(dim)
 
 
-class Outputs(Mapping[str, Any]):
-    """Several outputs: looked up by name or position; unpacks and iterates in order."""
+class Outputs:
+    """Several outputs: a dict by name that also takes positions, and unpacks in order."""
 
     def __init__(self, named: dict[str, Any]) -> None:
         self._named = named
@@ -61,13 +61,13 @@ class Outputs(Mapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name in self._named
 
-    def keys(self) -> Any:
+    def keys(self) -> KeysView[str]:
         return self._named.keys()
 
-    def values(self) -> Any:
+    def values(self) -> ValuesView[Any]:
         return self._named.values()
 
-    def items(self) -> Any:
+    def items(self) -> ItemsView[str, Any]:
         return self._named.items()
 
     def __repr__(self) -> str:

@@ -65,8 +65,8 @@ def test_integers_do_not_depend_on_isa_or_threads(name: str) -> None:
         for threads in (1, 2)
     ]
     for other in results[1:]:
-        for tensor in results[0].keys():
-            np.testing.assert_array_equal(results[0][tensor], other[tensor], err_msg=tensor)
+        for tensor, want in results[0].items():
+            np.testing.assert_array_equal(other[tensor], want, err_msg=tensor)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
