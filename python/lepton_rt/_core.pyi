@@ -1,0 +1,55 @@
+"""Native runtime of lepton_rt. Kept true by tests/packaging/test_stubs.py."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+class Executor:
+    """A plan ready to run. Thread-safe."""
+
+    def __init__(
+        self, meta: bytes, blobs: list[Array], threads: int = 0, host: Any = None
+    ) -> None: ...
+    def bind(self, shapes: Sequence[Sequence[int]]) -> int:
+        """Binds to input shapes without running; returns the bytes of working memory."""
+    def run(self, inputs: list[Array], outputs: Any = None) -> list[Array]:
+        """Runs once: C-contiguous arrays in plan order in, a list of arrays out."""
+    @property
+    def threads(self) -> int: ...
+
+def kernels() -> list[dict[str, Any]]:
+    """Every line of the kernel lists: family, name, isa, mr, nr, kr, kind, available."""
+
+def machine_isas() -> list[str]:
+    """Instruction sets of this machine that have kernels, weakest first."""
+
+def max_isa() -> str:
+    """The best of machine_isas(), lowered to LEPTON_MAX_ISA when that is set."""
+
+def pack_gemm_f32(kernel: str, b: Array) -> npt.NDArray[np.uint8]:
+    """Packs float32 b [..., k, n] for a gemm_f32 kernel; returns the bytes as uint8 [size]."""
+
+def pack_gemm_s8(kernel: str, b: Array, zero_points: Array | None = None) -> npt.NDArray[np.uint8]:
+    """Packs uint8 or int8 b [..., k, n] minus its zero points for a gemm_s8 kernel.
+
+    zero_points has b's dtype and 1, n or batch * n entries. Returns the bytes as uint8 [size].
+    """
+
+def rejected_steps(meta: bytes, blobs: list[Array]) -> list[tuple[int, str]]:
+    """(index, reason) of every step that has no native kernel."""
+
+def select_kernel(family: str, isa: str) -> str:
+    """Name of the kernel preferred for a target capped at isa, which need not be this machine.
+
+    Raises ValueError for an unknown family or isa.
+    """
+
+def usable_processors() -> int:
+    """Processors this process may use (affinity and cgroup quota respected)."""
+
+testing: Any
+"""Single microkernel calls on guarded operands, for the kernel tests."""
