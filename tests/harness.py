@@ -28,7 +28,7 @@ def one_step_plan(
     names = [f"x{i}" if array is not None else "" for i, array in enumerate(inputs)]
     made = [f"y{i}" for i in range(len(outputs))]
     live = [i for i, array in enumerate(inputs) if array is not None and i not in constants]
-    arrays = [np.ascontiguousarray(inputs[i]) for i in live]
+    arrays = [np.asarray(inputs[i], order="C") for i in live]  # keeps rank 0
     plan = Plan(
         isa=isa or _core.max_isa(),
         inputs={names[i]: Value(a.dtype, (None,) * a.ndim) for i, a in zip(live, arrays)},
