@@ -62,35 +62,15 @@ def _median(run: object, repeats: int) -> float:
     return statistics.median(times)
 
 
-def resnet50() -> bytes:
-    import io
-
-    import onnx
-    import torch
-    import transformers
-
-    torch.manual_seed(0)
-    module = transformers.ResNetForImageClassification(transformers.ResNetConfig()).eval()
-    program = torch.onnx.export(
-        module,
-        (torch.randn(2, 3, 224, 224),),
-        dynamo=True,
-        opset_version=23,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        verbose=False,
-    )
-    stream = io.BytesIO()
-    onnx.save(program.model_proto, stream)
-    return stream.getvalue()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", action="store_true", help="bind ResNet-50 too (needs torch)")
     options = parser.parse_args()
     print(f"one step of 16 elements: {step_overhead() * 1e9:.0f} ns")
     if options.network:
-        session = lepton_rt.Session(resnet50(), threads=1)
+        import networks
+
+        session = lepton_rt.Session(networks.cnn("resnet50"), threads=1)
         batches = [[[n, 3, 224, 224]] for n in range(2, 34)]
         seconds = bind_time(session._executor, batches)
         print(f"bind of ResNet-50 ({len(session.explain())} steps): {seconds * 1e6:.0f} us")

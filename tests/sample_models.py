@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import io
 from pathlib import Path
 from typing import Any
 
@@ -80,57 +78,6 @@ def with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
         if name not in present:
             copy.graph.output.append(types[name])
     return copy
-
-
-@functools.cache
-def transformers_cnn(name: str) -> bytes:
-    """ "mobilenet_v2" or "resnet50" of the transformers package, random weights, as ONNX bytes."""
-    import torch
-    import transformers
-
-    torch.manual_seed(0)
-    if name == "mobilenet_v2":
-        module = transformers.MobileNetV2ForImageClassification(transformers.MobileNetV2Config())
-    else:
-        module = transformers.ResNetForImageClassification(transformers.ResNetConfig())
-    _settle_batch_norms(module, torch)
-    return export(module, torch.randn(1, 3, 224, 224), dynamic_batch=True)
-
-
-def _settle_batch_norms(module: Any, torch: Any) -> None:
-    """Gives batch norms the statistics of random inputs, so that activations keep their scale."""
-    module.train()
-    with torch.no_grad():
-        for _ in range(4):
-            module(torch.randn(8, 3, 224, 224))
-    module.eval()
-
-
-def export(module: Any, example: Any, dynamic_batch: bool) -> bytes:
-    """ONNX bytes of a torch module by PyTorch's own exporter."""
-    import torch
-
-    class Plain(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = module
-
-        def forward(self, x: Any) -> Any:
-            made = self.inner(x)
-            return getattr(made, "logits", made)
-
-    shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
-    program = torch.onnx.export(
-        Plain().eval(),
-        (example,),
-        dynamo=True,
-        opset_version=23,
-        dynamic_shapes=shapes,
-        verbose=False,
-    )
-    stream = io.BytesIO()
-    onnx.save(program.model_proto, stream)
-    return stream.getvalue()
 
 
 def submodel(model: onnx.ModelProto, output: str, frontier: dict[str, Array]) -> onnx.ModelProto:
