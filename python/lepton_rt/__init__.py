@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lepton_rt.errors import Error, InputError, ModelError, UnsupportedError
 
 if TYPE_CHECKING:
+    from lepton_rt.compress.compare import Comparison, compare
+    from lepton_rt.compress.quantize import QuantizedModel, quantize
     from lepton_rt.explanation import Explanation
     from lepton_rt.graph.onnx_io import import_onnx
     from lepton_rt.session import Outputs, Session, TensorSpec
@@ -17,24 +19,32 @@ __version__ = "0.1.0"
 # Public name → module that defines it. Resolved on first use, so that importing lepton_rt is
 # quick and pulls in neither torch nor onnx.
 _LAZY = {
+    "Comparison": "lepton_rt.compress.compare",
     "Explanation": "lepton_rt.explanation",
     "Outputs": "lepton_rt.session",
+    "QuantizedModel": "lepton_rt.compress.quantize",
     "Session": "lepton_rt.session",
     "TensorSpec": "lepton_rt.session",
+    "compare": "lepton_rt.compress.compare",
     "import_onnx": "lepton_rt.graph.onnx_io",
+    "quantize": "lepton_rt.compress.quantize",
 }
 
 __all__ = [
+    "Comparison",
     "Error",
     "Explanation",
     "InputError",
     "ModelError",
     "Outputs",
+    "QuantizedModel",
     "Session",
     "TensorSpec",
     "UnsupportedError",
     "__version__",
+    "compare",
     "import_onnx",
+    "quantize",
 ]
 
 

@@ -1,0 +1,42 @@
+"""A float graph made ready for quantisation: constants folded, batch norms gone."""
+
+from __future__ import annotations
+
+from lepton_rt.graph.ir import LEPTON_DOMAIN, Graph, Node
+from lepton_rt.passes.fold_constants import fold_constants
+from lepton_rt.passes.fuse_batch_norm import fuse_batch_norm
+
+
+def prepare(graph: Graph) -> Graph:
+    """Folds constants and batch norms; only operators of ONNX remain. Tensor names survive."""
+    return _without_fused_bias(graph, fuse_batch_norm(fold_constants(graph)))
+
+
+def _without_fused_bias(original: Graph, graph: Graph) -> Graph:
+    """Writes a matrix product with bias as ONNX does: MatMul, then Add."""
+    producers = original.producers()
+    result = graph.copy()
+    result.nodes = []
+    for node in graph.nodes:
+        if node.domain != LEPTON_DOMAIN or node.op != "MatMul" or len(node.inputs) < 3:
+            result.nodes.append(node)
+            continue
+        hint = _product_name(original, producers, node.outputs[0])
+        product = hint if hint not in graph.tensor_names() else result.fresh_name(f"{hint}_product")
+        value = graph.value(node.outputs[0])
+        if value is not None:
+            result.values[product] = value
+        result.nodes += [
+            Node("MatMul", node.inputs[:2], [product], name=node.name),
+            Node("Add", [product, node.inputs[2]], list(node.outputs), name=f"{node.name}_bias"),
+        ]
+    return result
+
+
+def _product_name(original: Graph, producers: dict[str, Node], name: str) -> str:
+    """The tensor that the MatMul behind `name` wrote before what follows was folded into it."""
+    node = producers.get(name)
+    while node is not None and node.op != "MatMul":
+        name = next((n for n in node.inputs if n not in original.constants), "")
+        node = producers.get(name)
+    return name or "product"

@@ -1,0 +1,153 @@
+"""Static post-training quantisation to 8-bit integers, in ONNX's QDQ form."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lepton_rt.compress.calibrate import Calibration, calibrate
+from lepton_rt.compress.compare import compare_tensors
+from lepton_rt.compress.exclude import excluded_outputs
+from lepton_rt.compress.insert_qdq import TensorParameters, insert_qdq
+from lepton_rt.compress.observers import METHODS
+from lepton_rt.compress.placement import Placement, place
+from lepton_rt.compress.prepare import prepare
+from lepton_rt.compress.qparams import affine_parameters
+from lepton_rt.compress.report import Report, TensorReport
+from lepton_rt.errors import ModelError
+from lepton_rt.graph.ir import Graph, Node
+from lepton_rt.session import load_graph, save_graph
+
+ACTIVATIONS: dict[str, np.dtype[Any]] = {
+    "uint8": np.dtype(np.uint8),
+    "int8": np.dtype(np.int8),
+}
+
+
+@dataclass
+class QuantizedModel:
+    """A graph with QuantizeLinear/DequantizeLinear pairs, and the report of how it came about."""
+
+    graph: Graph
+    report: Report
+    float_graph: Graph = field(repr=False)
+    """The float graph it was made from, batch norms folded; for comparisons."""
+
+    def save(self, path: str | os.PathLike[str], opset: int = 21) -> None:
+        """Writes the model as `.lepton` or, in QDQ form at an ONNX opset, as `.onnx`.
+
+        Raises InputError for another suffix.
+        """
+        save_graph(self.graph, path, opset)
+
+
+def quantize(
+    model: Any,
+    batches: Iterable[Any] | Any,
+    *,
+    method: str = "minmax",
+    per_channel: bool = True,
+    exclude: Collection[str] = (),
+    activation: str = "uint8",
+    percentile: float = 99.99,
+    progress: bool = True,
+) -> QuantizedModel:
+    """Quantises a float model to 8 bits with ranges learnt from calibration data.
+
+    model: path, bytes, ModelProto or Graph. batches: an iterable, read once, of arrays, tuples in
+    input order, or dicts by input name. method: "minmax", "percentile", "mse" or "entropy".
+    per_channel: one weight scale per output channel, else one per tensor. exclude: node names,
+    tensor names or operator types to leave in float. activation: "uint8" (asymmetric) or "int8".
+
+    Weights become symmetric int8, biases int32. Everything between the first and the last layer
+    runs on integers where every operator on the way can. Raises InputError for calibration data
+    that is missing, does not fit, or makes a tensor NaN or infinite; ValueError for an unknown
+    option; ModelError when the model has nothing to quantise.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown calibration method {method!r}; choose one of {METHODS}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, not {activation!r}")
+    names = [exclude] if isinstance(exclude, str) else exclude
+    original = load_graph(model)
+    graph = prepare(original)
+    placement = place(graph, excluded_outputs(original, graph, names))
+    if not placement.units:
+        raise ModelError("the model has no convolution or matrix product left to quantise")
+    computed = [name for name in placement.observed if name not in graph.constants]
+    calibration = calibrate(
+        graph, computed, batches, method=method, percentile=percentile, progress=progress
+    )
+    ranges = _ranges(graph, placement, calibration)
+    parameters = {name: _parameters(extent, activation) for name, extent in ranges.items()}
+    quantized = insert_qdq(graph, placement, parameters, per_channel)
+    report = _report(method, graph, quantized, parameters, calibration, ranges)
+    return QuantizedModel(quantized, report, graph)
+
+
+def _ranges(
+    graph: Graph, placement: Placement, calibration: Calibration
+) -> dict[str, tuple[float, float]]:
+    """Tensor → range to quantise; constants use their own extent."""
+    ranges = {}
+    for name in placement.observed:
+        if name in graph.constants:
+            array = graph.constants[name].dense()
+            ranges[name] = (float(array.min(initial=0.0)), float(array.max(initial=0.0)))
+        else:
+            ranges[name] = calibration.observers[name].range()
+    return ranges
+
+
+def _parameters(extent: tuple[float, float], activation: str) -> TensorParameters:
+    dtype = ACTIVATIONS[activation]
+    info = np.iinfo(dtype)
+    scale, zero_point = affine_parameters(*extent, int(info.min), int(info.max))
+    return TensorParameters(scale, zero_point, dtype)
+
+
+def _report(
+    method: str,
+    graph: Graph,
+    quantized: Graph,
+    parameters: Mapping[str, TensorParameters],
+    calibration: Calibration,
+    ranges: Mapping[str, tuple[float, float]],
+) -> Report:
+    """Compares the two graphs on the sample and gathers what is known of each tensor."""
+    names = list(calibration.observers)
+    ratios = {
+        row.tensor: row.snr_db
+        for row in compare_tensors(graph, quantized, calibration.sample, names)
+    }
+    producers: dict[str, Node] = graph.producers()
+    rows = []
+    for name, observer in calibration.observers.items():
+        chosen = parameters[name]
+        info = np.iinfo(chosen.dtype)
+        low, high = (
+            float(chosen.scale) * (end - chosen.zero_point) for end in (info.min, info.max)
+        )
+        rows.append(
+            TensorReport(
+                tensor=name,
+                op=producers[name].op if name in producers else "input",
+                low=ranges[name][0],
+                high=ranges[name][1],
+                scale=float(chosen.scale),
+                zero_point=chosen.zero_point,
+                clipped=observer.share_clipped(
+                    low - float(chosen.scale) / 2, high + float(chosen.scale) / 2
+                ),
+                snr_db=ratios[name],
+            )
+        )
+    return Report(method, rows, _constant_bytes(graph), _constant_bytes(quantized))
+
+
+def _constant_bytes(graph: Graph) -> int:
+    return sum(constant.nbytes for constant in graph.constants.values())
