@@ -1,0 +1,134 @@
+#include <algorithm>
+#include <memory>
+#include <string>
+
+#include "ops/elementwise_bind.h"
+#include "ops/elementwise_op.h"
+
+namespace lepton {
+namespace {
+
+// Vector additions worth waking a thread for: some tens of microseconds.
+constexpr int64_t kChunkWork = 1 << 17;
+
+bool is_float(DType t) {
+  return t == DType::kF32 || t == DType::kF16 || t == DType::kBF16 || t == DType::kF64;
+}
+
+// Integers that float32 holds exactly.
+bool is_short(DType t) { return lepton::size_of(t) <= 2 && !is_float(t); }
+
+// An absent `compute`: float64 when one is read, float32 when any other float is read or a float is
+// made of integers, else integers.
+Compute default_compute(const StepDesc& step) {
+  bool any_float = is_float(step.outputs[0]);
+  for (const TensorInfo& input : step.inputs) {
+    if (input.dtype == DType::kF64) return Compute::kF64;
+    any_float = any_float || is_float(input.dtype);
+  }
+  if (step.outputs[0] == DType::kF64) return Compute::kF64;
+  return any_float ? Compute::kF32 : Compute::kI64;
+}
+
+}  // namespace
+
+Compute compute_for(DType dtype) {
+  if (dtype == DType::kF64) return Compute::kF64;
+  return is_float(dtype) ? Compute::kF32 : Compute::kI64;
+}
+
+Status ElementwiseOp::create(const StepDesc& step, std::string_view text, Compute compute,
+                             std::unique_ptr<ElementwiseOp>* op) {
+  std::unique_ptr<ElementwiseOp> made(new ElementwiseOp);
+  LEPTON_RETURN_IF_ERROR(made->init(step, text, compute));
+  *op = std::move(made);
+  return {};
+}
+
+Status ElementwiseOp::init(const StepDesc& step, std::string_view text, Compute compute) {
+  if (step.outputs.size() != 1) return invalid_model("expected one output");
+  out_ = step.outputs[0];
+  if (lepton::size_of(out_) == 0) return unsupported("output dtype");
+  isa_ = step.isa;
+  for (size_t i = 0; i < step.inputs.size(); ++i) {
+    if (!step.has_input(i)) return invalid_model("an input of an elementwise program is missing");
+    if (lepton::size_of(step.inputs[i].dtype) == 0) return unsupported("input dtype");
+    stored_.push_back(step.inputs[i].dtype);
+  }
+  const bool reads_u64 = std::find(stored_.begin(), stored_.end(), DType::kU64) != stored_.end();
+  if (compute == Compute::kI64 && reads_u64) compute = Compute::kU64;
+  return parse_program(text, compute, static_cast<int>(step.inputs.size()), isa_, &program_);
+}
+
+Status ElementwiseOp::input_shapes(const BindContext& context, std::vector<Shape>* shapes) const {
+  for (int i = 0; i < program_.num_inputs; ++i) shapes->push_back(context.input(i).shape);
+  return {};
+}
+
+Status ElementwiseOp::bind(BindContext& context) const {
+  std::vector<Shape> shapes;
+  LEPTON_RETURN_IF_ERROR(input_shapes(context, &shapes));
+  Shape shape;
+  LEPTON_RETURN_IF_ERROR(broadcast_shapes(shapes, &shape));
+  LEPTON_RETURN_IF_ERROR(context.set_output(0, shape));
+  for (int i = 0; i < program_.num_inputs; ++i)
+    if (context.input(i).shape == shape &&
+        lepton::size_of(stored_[static_cast<size_t>(i)]) == lepton::size_of(out_))
+      context.allow_in_place(0, i);
+
+  auto bound =
+      std::make_shared<const BoundElementwise>(program_, stored_, out_, shapes, shape, isa_);
+  int64_t chunks = 1;
+  if (context.threads() > 1)
+    chunks = std::min({bound->work() / kChunkWork, bound->tiles(), int64_t{4} * context.threads()});
+  const size_t stride = round_up(bound->scratch_bytes(), kCacheLine);
+  if (chunks <= 1) {
+    context.set_scratch(stride);
+    context.set_run([bound](const RunArgs& args) -> Status {
+      bound->run(args, 0, bound->tiles(), args.scratch);
+      return {};
+    });
+    return {};
+  }
+  context.set_scratch(stride * static_cast<size_t>(context.threads()));
+  context.set_run([bound, chunks, stride](const RunArgs& args) -> Status {
+    args.parallel.loop(chunks, [&](int64_t c, int thread) {
+      bound->run(args, bound->tiles() * c / chunks, bound->tiles() * (c + 1) / chunks,
+                 args.scratch + static_cast<size_t>(thread) * stride);
+    });
+    return {};
+  });
+  return {};
+}
+
+Status make_elementwise(const StepDesc& step, std::unique_ptr<Op>* op) {
+  if (step.outputs.size() != 1) return invalid_model("Elementwise makes one output");
+  const std::string_view name = step.attrs->s("compute");
+  Compute compute = default_compute(step);
+  if (name == "f32")
+    compute = Compute::kF32;
+  else if (name == "f64")
+    compute = Compute::kF64;
+  else if (name == "i64")
+    compute = Compute::kI64;
+  else if (!name.empty())
+    return invalid_model("compute type '" + std::string(name) + "'");
+  std::unique_ptr<ElementwiseOp> made;
+  LEPTON_RETURN_IF_ERROR(ElementwiseOp::create(step, step.attrs->s("program"), compute, &made));
+  *op = std::move(made);
+  return {};
+}
+
+Status make_cast(const StepDesc& step, std::unique_ptr<Op>* op) {
+  if (step.inputs.size() != 1 || step.outputs.size() != 1)
+    return invalid_model("Cast takes one input and makes one output");
+  const DType from = step.inputs[0].dtype, to = step.outputs[0];
+  const bool exact_in_f32 = is_short(from) && is_float(to) && to != DType::kF64;
+  std::unique_ptr<ElementwiseOp> made;
+  LEPTON_RETURN_IF_ERROR(ElementwiseOp::create(
+      step, "Identity r0", exact_in_f32 ? Compute::kF32 : compute_for(from), &made));
+  *op = std::move(made);
+  return {};
+}
+
+}  // namespace lepton
