@@ -1,4 +1,4 @@
-"""What the executor itself costs: time per tiny step, and time to bind a network to a new batch size.
+"""What the executor itself costs: time per tiny step, and time to bind to a new batch size.
 
     python benchmarks/bench_runtime.py [--network]
 

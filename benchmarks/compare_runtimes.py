@@ -1,6 +1,6 @@
 """Whole networks, fp32 and int8, beside ONNX Runtime in the same run, interleaved.
 
-    python benchmarks/compare_runtimes.py [--networks mobilenet_v2 resnet50] [--batch 1] [--rounds 15]
+    python benchmarks/compare_runtimes.py [--networks mobilenet_v2] [--batch 1] [--rounds 15]
 
 The int8 rows run one and the same QDQ file, quantised by lepton_rt, in both runtimes; ONNX Runtime
 runs it in its default mode (which saturates on CPUs without VNNI) and in its exact mode. Random

@@ -1,4 +1,4 @@
-"""Networks made by script from fixed seeds, for benchmarks and tests. Needs torch and transformers."""
+"""Networks made by script from fixed seeds, for benchmarks and tests (torch, transformers)."""
 
 from __future__ import annotations
 

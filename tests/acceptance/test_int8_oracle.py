@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import networks
 import numpy as np
 import numpy.typing as npt
-import networks
 import onnx
 import pytest
 
