@@ -1,0 +1,47 @@
+"""LEPTON_MAX_ISA: what it forces really runs, and a value that cannot be honoured is an error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lepton_rt import _core
+
+REPORT = """
+import numpy as np, lepton_rt
+from lepton_rt import _core
+from onnx import TensorProto, helper, numpy_helper
+w = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 4]) for n in "xy"]
+graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", info[:1], info[1:], [w])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+session = lepton_rt.Session(model)
+print(session.explain()[0].kernel, session.run(np.ones((2, 4), np.float32)).sum())
+"""
+
+
+def run_with(cap: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", REPORT],
+        env={**os.environ, "LEPTON_MAX_ISA": cap},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("cap", list(_core.machine_isas()))
+def test_cap_is_obeyed(cap: str) -> None:
+    done = run_with(cap)
+    kernel, total = done.stdout.split()
+    assert kernel.endswith(f"_{cap}"), done.stderr
+    assert float(total) == 32
+
+
+def test_unknown_cap_is_an_error() -> None:
+    done = run_with("sse9")
+    assert done.returncode != 0
+    assert 'InputError: LEPTON_MAX_ISA is "sse9"; known values: scalar' in done.stderr
