@@ -154,7 +154,7 @@ void pack_gemm_f32(const GemmF32KernelInfo& kernel, const PackGemmF32& args, siz
     float* const end = out + stride;
     for (size_t p = 0; p < args.k; ++p, out += nr) {
       const float* row = args.b + p * args.row_stride + column * args.column_stride;
-      for (size_t j = 0; j < columns; ++j) out[j] = row[j * args.column_stride];
+      for (size_t j = 0; j < columns; ++j) out[j] = args.alpha * row[j * args.column_stride];
       for (size_t j = columns; j < nr; ++j) out[j] = 0.f;
     }
     while (out < end) *out++ = 0.f;

@@ -73,14 +73,15 @@ size_t gemm_panel_stride(const GemmS8KernelInfo& kernel, size_t k);
 Status gemm_packed_size(const GemmF32KernelInfo& kernel, int64_t k, int64_t n, size_t* bytes);
 Status gemm_packed_size(const GemmS8KernelInfo& kernel, int64_t k, int64_t n, size_t* bytes);
 
-// Packs panels [first, last) of b[k][n]; element (p, j) is at b[p·row_stride + j·column_stride]
-// (strides in elements, so a transposed b costs nothing more). `packed` is the start of the whole
-// packed operand.
+// Packs panels [first, last) of alpha · b[k][n]; element (p, j) is at b[p·row_stride +
+// j·column_stride] (strides in elements, so a transposed b costs nothing more). `packed` is the
+// start of the whole packed operand.
 struct PackGemmF32 {
   size_t k, n;
   const float* b;
   size_t row_stride, column_stride;
   float* packed;
+  float alpha = 1.f;
 };
 void pack_gemm_f32(const GemmF32KernelInfo& kernel, const PackGemmF32& args, size_t first,
                    size_t last);

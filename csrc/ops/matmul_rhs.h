@@ -1,0 +1,82 @@
+// The right operand of a matrix multiplication: packed by `lower`, packed once by the factory
+// (a constant that came as it is), or packed by every run.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+
+#include "ops/gemm.h"
+#include "ops/op.h"
+
+namespace lepton {
+
+struct FreeBytes {
+  void operator()(std::byte* p) const { std::free(p); }
+};
+// 64-byte aligned memory that a factory keeps.
+using OwnedBytes = std::unique_ptr<std::byte[], FreeBytes>;
+OwnedBytes allocate_bytes(size_t bytes);
+
+struct MatMulRhs {
+  bool at_run_time = true;
+  bool transposed = false;
+  Shape shape;                        // known unless at_run_time: batch..., k, n as stored
+  const std::byte* packed = nullptr;  // constant: the packed matrices, one after another
+  OwnedBytes owned;
+};
+
+// Shape batch..., k, n of an operand that `lower` packed, from the attributes packed, batch, k, n.
+Status read_packed_shape(const StepDesc& step, Shape* shape);
+
+// Bytes of `shape`'s packed matrices, and of one of them. Kernel: a gemm kernel's info.
+template <typename Kernel>
+Status packed_stack_size(const Kernel& kernel, const Shape& shape, bool transposed, size_t* one,
+                         size_t* all) {
+  const int64_t rows = shape[shape.rank - 2], columns = shape[shape.rank - 1];
+  const int64_t k = transposed ? columns : rows, n = transposed ? rows : columns;
+  LEPTON_RETURN_IF_ERROR(gemm_packed_size(kernel, k, n, one));
+  const size_t count = static_cast<size_t>(shape.product(0, shape.rank - 2));
+  if (*one != 0 && count > static_cast<size_t>(kMaxElements) / *one)
+    return invalid_model("packed operand of shape " + shape.str() + " is too large");
+  *all = *one * count;
+  return {};
+}
+
+// The same for the operand that b is: a vector counts as one column.
+Shape as_matrices(const Shape& b);
+
+// Takes constant operand `index` that `lower` packed for `kernel`; checks its size.
+template <typename Kernel>
+Status take_packed(const StepDesc& step, size_t index, const Kernel& kernel, MatMulRhs* rhs) {
+  const TensorInfo& b = step.inputs[index];
+  size_t one = 0, all = 0;
+  if (!b.constant || b.dtype != DType::kU8)
+    return invalid_model("packed operand is not a constant");
+  LEPTON_RETURN_IF_ERROR(read_packed_shape(step, &rhs->shape));
+  LEPTON_RETURN_IF_ERROR(packed_stack_size(kernel, rhs->shape, false, &one, &all));
+  if (static_cast<size_t>(b.shape.elements()) != all)
+    return invalid_model("packed operand holds " + std::to_string(b.shape.elements()) +
+                         " bytes where " + kernel.name + " needs " + std::to_string(all));
+  rhs->packed = static_cast<const std::byte*>(b.data);
+  rhs->at_run_time = false;
+  return {};
+}
+
+// Splits packing of `matrices` × `panels` panels over threads: body(matrix, first, last).
+template <typename F>
+void pack_in_parallel(Parallel parallel, size_t matrices, size_t panels, size_t panel_bytes,
+                      const F& body) {
+  constexpr size_t kBytesPerChunk = 64 * 1024;
+  if (matrices == 0 || panels == 0) return;
+  const size_t step = std::max<size_t>(1, kBytesPerChunk / std::max<size_t>(panel_bytes, 1));
+  const size_t ranges = ceil_div(panels, step);
+  parallel.loop(static_cast<int64_t>(matrices * ranges), [&](int64_t chunk, int) {
+    const size_t matrix = static_cast<size_t>(chunk) / ranges;
+    const size_t first = static_cast<size_t>(chunk) % ranges * step;
+    body(matrix, first, std::min(first + step, panels));
+  });
+}
+
+}  // namespace lepton
