@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from harness import run_op
 
+from harness import run_op
 from lepton_rt import _core
 from lepton_rt.errors import InputError, ModelError, UnsupportedError
 
@@ -98,12 +98,17 @@ def test_bias_residual_and_clamp(isa: str, rng: np.random.Generator, m: int, n: 
 
 
 @pytest.mark.parametrize(
-    "shape", [(), (1,), (11,), (1, 11), (6, 1), (6, 11), (1, 6, 11), (3, 6, 11), (3, 1, 1), (3, 6, 1)]
+    "shape",
+    [(), (1,), (11,), (1, 11), (6, 1), (6, 11), (1, 6, 11), (3, 6, 11), (3, 1, 1), (3, 6, 1)],
 )
 @pytest.mark.parametrize("b_batch", [(), (3,)])
 @pytest.mark.parametrize("beta", [1.0, -0.5])
 def test_residual_broadcasts(
-    isa: str, rng: np.random.Generator, shape: tuple[int, ...], b_batch: tuple[int, ...], beta: float
+    isa: str,
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    b_batch: tuple[int, ...],
+    beta: float,
 ) -> None:
     a = rng.standard_normal((3, 6, 5)).astype(np.float32)
     b = rng.standard_normal((*b_batch, 5, 11)).astype(np.float32)
@@ -158,7 +163,8 @@ def test_nan_passes_the_clamp(isa: str) -> None:
     a = np.array([[np.nan, 1.0], [1.0, 1.0]], np.float32)
     b = np.ones((2, 9), np.float32)
     (got,) = run_op("lepton.MatMul", [a, b], {"min": 0.0, "max": 6.0}, isa=isa)
-    assert np.isnan(got[0]).all() and (got[1] == 2).all()
+    assert np.isnan(got[0]).all()
+    assert (got[1] == 2).all()
 
 
 @pytest.mark.parametrize(
