@@ -1,0 +1,24 @@
+"""Typed access to node attributes."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from lepton_rt.graph.ir import Node
+
+__all__ = ["float_attr", "int_attr", "ints_attr"]
+
+
+def int_attr(node: Node, name: str, default: int) -> int:
+    """An integer attribute."""
+    return int(cast(Any, node.attrs.get(name, default)))
+
+
+def float_attr(node: Node, name: str, default: float) -> float:
+    """A float attribute."""
+    return float(cast(Any, node.attrs.get(name, default)))
+
+
+def ints_attr(node: Node, name: str, default: list[int]) -> list[int]:
+    """A list of integers."""
+    return [int(item) for item in cast(Any, node.attrs.get(name, default))]
