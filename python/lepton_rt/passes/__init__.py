@@ -1,15 +1,51 @@
-"""Graph passes and their order."""
+"""The compiler's passes: pure functions Graph → Graph, one per file.
+
+`PASSES` lists what `optimise` runs, in order. `legalise` is the part that every graph needs
+before it can be lowered.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lepton_rt.graph.ir import Graph
+from lepton_rt.graph.types import infer_types
 
+from .absorb_qdq import absorb_qdq
+from .choose_layout import choose_layout
+from .fold_dequantize import fold_dequantize
+from .fuse_batch_norm import fuse_batch_norm
+from .fuse_elementwise import fuse_elementwise
+from .fuse_epilogue import fuse_epilogue
+from .fuse_residual import fuse_residual
+from .move_dequantize import move_dequantize
+from .normalise import normalise
 
-def legalise(graph: Graph) -> Graph:
-    """What lowering needs and nothing more: every node stays a step of its own."""
-    return graph
+__all__ = ["PASSES", "legalise", "optimise"]
+
+Pass = Callable[[Graph], Graph]
+
+PASSES: tuple[Pass, ...] = (
+    normalise,
+    fuse_batch_norm,
+    choose_layout,
+    move_dequantize,
+    absorb_qdq,
+    fuse_residual,
+    fold_dequantize,
+    fuse_epilogue,
+    fuse_elementwise,
+)
 
 
 def optimise(graph: Graph) -> Graph:
-    """All passes in order; Session compiles what this returns."""
-    return legalise(graph)
+    """Runs all passes; `graph` is left as it is."""
+    graph = infer_types(graph)
+    for run in PASSES:
+        graph = run(graph)
+    return graph
+
+
+def legalise(graph: Graph) -> Graph:
+    """The plainest form that can be lowered: no fusion, every operator on its own."""
+    return choose_layout(fold_dequantize(normalise(infer_types(graph))), sink=False)
