@@ -4,5 +4,12 @@ from __future__ import annotations
 
 from lepton_rt.lower import Rule
 
-RULES: dict[str, Rule] = {}
+from . import elementwise, pool
+
+__all__ = ["RULES"]
+
+RULES: dict[str, Rule] = {
+    **elementwise.RULES,
+    **pool.RULES,
+}
 """Node key ("Conv", "lepton.QLinearConv") → rule."""
