@@ -12,8 +12,10 @@ from onnx import ModelProto
 
 from lepton_rt.errors import ModelError
 from lepton_rt.graph.ir import OPSET, Graph
+from lepton_rt.graph.onnx_export import build_model
 from lepton_rt.graph.onnx_import import Importer
 from lepton_rt.graph.onnx_tensors import TensorReader
+from lepton_rt.graph.onnx_write import write_model
 from lepton_rt.graph.topology import sort_nodes
 from lepton_rt.graph.types import infer_types
 
@@ -41,6 +43,29 @@ def import_onnx(
     sort_nodes(graph)
     graph.opsets[""] = OPSET
     return infer_types(graph)
+
+
+def export_onnx(graph: Graph, opset: int = 21) -> ModelProto:
+    """The graph as a ModelProto of main-domain opset `opset`, weights inside, checked.
+
+    lepton operators are written as their ONNX bodies, encoded constants as dense tensors. Raises
+    UnsupportedError where the opset has no words for the graph, ModelError for a broken graph.
+    """
+    return build_model(graph, opset)
+
+
+def save_onnx(
+    graph: Graph,
+    path: str | os.PathLike[str],
+    opset: int = 21,
+    external_data: bool | None = None,
+) -> None:
+    """Writes the graph as an ONNX file, replacing it only when complete.
+
+    external_data: weights in ``<name>.data`` beside the model; None decides by size (models over
+    1.5 GB). Raises as `export_onnx`, and OSError.
+    """
+    write_model(graph, Path(path), opset, external_data)
 
 
 def _load(
