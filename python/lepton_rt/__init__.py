@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lepton_rt.compress.compare import Comparison, compare
     from lepton_rt.compress.quantize import QuantizedModel, quantize
     from lepton_rt.explanation import Explanation
-    from lepton_rt.graph.onnx_io import import_onnx
+    from lepton_rt.graph.onnx_io import export_onnx, import_onnx, save_onnx
     from lepton_rt.session import Outputs, Session, TensorSpec
 
 __version__ = "0.1.0"
@@ -26,8 +26,10 @@ _LAZY = {
     "Session": "lepton_rt.session",
     "TensorSpec": "lepton_rt.session",
     "compare": "lepton_rt.compress.compare",
+    "export_onnx": "lepton_rt.graph.onnx_io",
     "import_onnx": "lepton_rt.graph.onnx_io",
     "quantize": "lepton_rt.compress.quantize",
+    "save_onnx": "lepton_rt.graph.onnx_io",
 }
 
 __all__ = [
@@ -43,8 +45,10 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "compare",
+    "export_onnx",
     "import_onnx",
     "quantize",
+    "save_onnx",
 ]
 
 
