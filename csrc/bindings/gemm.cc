@@ -8,6 +8,7 @@
 #include "bindings/bindings.h"
 #include "ops/gemm.h"
 #include "ops/op.h"
+#include "ops/window_kernels.h"
 
 namespace py = pybind11;
 
@@ -55,6 +56,10 @@ py::list kernels() {
     line["kind"] = name_of(info.kind);
     lines.append(line);
   }
+  for (const auto& info : depthwise_f32_kernels())
+    lines.append(describe_line("depthwise_f32", info));
+  for (const auto& info : depthwise_s8_kernels()) lines.append(describe_line("depthwise_s8", info));
+  for (const auto& info : pool_kernels()) lines.append(describe_line("pool", info));
   for (const auto& info : widen_s8_kernels()) lines.append(describe_line("widen_s8", info));
   return lines;
 }
@@ -64,6 +69,8 @@ std::string select_kernel(const std::string& family, const std::string& isa) {
   if (!isa_from_name(isa, &max)) throw py::value_error("unknown instruction set '" + isa + "'");
   if (family == "gemm_f32") return gemm_f32_kernels().select(max)->name;
   if (family == "gemm_s8") return gemm_s8_kernels().select(max)->name;
+  if (family == "depthwise_f32") return depthwise_f32_kernels().select(max)->name;
+  if (family == "depthwise_s8") return depthwise_s8_kernels().select(max)->name;
   throw py::value_error("kernel family '" + family + "' is not selected by name");
 }
 
@@ -155,6 +162,15 @@ py::array_t<uint8_t> pack_s8(const std::string& kernel, const py::array& b,
   return packed;
 }
 
+py::array_t<uint8_t> pack_depthwise(const py::array_t<int16_t, py::array::c_style>& w) {
+  if (w.ndim() != 2) throw py::value_error("depthwise weights have shape [taps, channels]");
+  const size_t taps = w.shape(0), channels = w.shape(1);
+  py::array_t<uint8_t> packed(
+      static_cast<py::ssize_t>(depthwise_s8_packed_size(channels, taps) * sizeof(int16_t)));
+  pack_depthwise_s8(w.data(), channels, taps, reinterpret_cast<int16_t*>(packed.mutable_data()));
+  return packed;
+}
+
 }  // namespace
 
 void register_gemm(py::module_& m) {
@@ -170,6 +186,9 @@ void register_gemm(py::module_& m) {
         py::arg("zero_points") = py::none(),
         "Packs uint8 or int8 b [..., k, n] minus its zero points (b's dtype; 1, n or batch * n "
         "entries) for a gemm_s8 kernel; returns the bytes as uint8 [size].");
+  m.def("pack_depthwise_s8", &pack_depthwise, py::arg("w"),
+        "Packs int16 w [taps, channels], zero points already subtracted, for the depthwise_s8 "
+        "kernels; returns the bytes as uint8 [size]. The depthwise_f32 kernels take w as it is.");
 }
 
 }  // namespace lepton

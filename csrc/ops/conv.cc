@@ -1,0 +1,310 @@
+// lepton.Conv and lepton.QLinearConv: convolution over 1 to 3 spatial dimensions, channels-last
+// out.
+//
+// lepton.Conv (float32):  X, W, bias?, residual?      y = clamp(conv(X, W) + bias + residual, min,
+// max)
+//   min, max: floats, unbounded unless given.
+// lepton.QLinearConv:     X (u8 or s8), W, bias? (s32), scale? (f32), residual? (u8 or s8)
+//   Exact int32 sums of (x − x_zero_point) · (w − w_zero_point), then by the dtype of the result
+//   and the residual one kind of epilogue.h: u8/s8 (y_zero_point, lo, hi), with residual (also
+//   q_scale, r_scale, r_zero_point, out_scale, out_zero_point, out_lo, out_hi; y_zero_point, lo and
+//   hi are then q's), f32 (min, max), or s32 (ConvInteger; scale omitted). scale[j] = (x_scale ·
+//   w_scale[j]) / y_scale; for f32 results x_scale · w_scale[j]. bias, scale: constants of
+//   out_channels entries.
+// Attributes of the geometry: conv_geometry.h. residual has the shape of the result.
+//
+// The step's kernel decides the form of W, a constant:
+//   gemm_f32_*, gemm_s8_*: pack_gemm_* of w[group][taps · in_per_group][out_per_group], tap-major
+//   (the
+//     ONNX weight [M, C/g, k…] with its axes moved to [g, k…, C/g, M/g]);
+//   depthwise_f32_*: float32 w[taps][channels];   depthwise_s8_*: pack_depthwise_s8 of the same.
+//
+// The gemm path multiplies gathered rows, one per output pixel, a block at a time in the thread's
+// own scratch. A float32 1x1 convolution with stride 1 reads the rows where they lie.
+#include <algorithm>
+#include <string>
+
+#include "ops/conv_gather.h"
+#include "ops/conv_ops.h"
+#include "ops/conv_quantized.h"
+#include "ops/gemm_driver.h"
+#include "ops/window_kernels.h"
+
+namespace lepton {
+namespace {
+
+// How one call is cut, and its scratch: X in channels-last when it is not, then the threads' rows.
+struct ConvGrid {
+  GemmGrid grid;
+  size_t row_stride;  // elements of a gathered row
+  size_t image, rows;
+  size_t bytes(int threads) const { return image + threads * rows; }
+
+  ConvGrid(const ConvAttrs& conv, const ConvShape& shape, size_t panels, int mr, size_t row_stride,
+           size_t in_element, size_t row_element, int threads)
+      : grid(gemm_grid(shape.rows(), panels, mr, row_stride * row_element, threads)),
+        row_stride(row_stride),
+        image(0),
+        rows(round_up(grid.rows_per_chunk * row_stride * row_element, kCacheLine)) {
+    if (!is_either_layout(conv, shape.window))
+      image = round_up(shape.batch * shape.window.in_pixels() * conv.in_channels * in_element,
+                       kCacheLine);
+  }
+
+  // X in channels-last: where it is, or copied.
+  template <typename T>
+  const T* input(const ConvAttrs& conv, const ConvShape& shape, const RunArgs& args) const {
+    if (image == 0) return args.input<T>(0);
+    to_channels_last(args.in[0], shape.batch, conv.in_channels, shape.window.in_pixels(), sizeof(T),
+                     args.scratch, args.parallel);
+    return reinterpret_cast<const T*>(args.scratch);
+  }
+  template <typename T>
+  T* rows_of(const RunArgs& args, int thread) const {
+    return reinterpret_cast<T*>(args.scratch + image + thread * rows);
+  }
+
+  // body(group, chunk of that group's product, thread)
+  template <typename F>
+  void for_each_chunk(int64_t groups, const RunArgs& args, const F& body) const {
+    const int64_t chunks = grid.chunks();
+    args.parallel.loop(groups * chunks, [&](int64_t i, int thread) {
+      body(i / chunks, grid.chunk(i % chunks), thread);
+    });
+  }
+};
+
+struct CopyF32 {
+  using In = float;
+  using Out = float;
+  void operator()(int64_t m, int64_t k, const float* src, int64_t src_stride, float* dst,
+                  int64_t dst_stride) const {
+    for (int64_t i = 0; i < m; ++i) std::copy_n(src + i * src_stride, k, dst + i * dst_stride);
+  }
+};
+
+struct CopyWidened {
+  using In = uint8_t;
+  using Out = int16_t;
+  WidenS8Kernel widen;
+  bool is_signed;
+  int32_t zero_point;
+  void operator()(int64_t m, int64_t k, const uint8_t* src, int64_t src_stride, int16_t* dst,
+                  int64_t dst_stride) const {
+    WidenS8Params p{};
+    p.m = m;
+    p.k = p.k_padded = k;
+    p.src = src;
+    p.src_stride = src_stride;
+    p.src_signed = is_signed;
+    p.zero_point = zero_point;
+    p.dst = dst;
+    p.dst_stride = dst_stride;
+    widen(p);
+  }
+};
+
+// Gathered rows would be the input itself.
+bool is_pointwise(const ConvAttrs& conv, const WindowShape& s) {
+  for (int a = 0; a < kSpatial; ++a)
+    if (conv.window.kernel[a] != 1 || conv.window.stride[a] != 1 || s.in[a] != s.out[a] ||
+        s.pad_begin[a] != 0)
+      return false;
+  return true;
+}
+
+class ConvF32 final : public Op {
+ public:
+  ConvAttrs conv;
+  GemmF32Plan plan{};
+
+  Status bind(BindContext& context) const override {
+    ConvShape shape;
+    LEPTON_RETURN_IF_ERROR(resolve_conv(conv, context.input(0).shape, &shape));
+    LEPTON_RETURN_IF_ERROR(expect_residual(context, kFloatResidual, shape.y));
+    LEPTON_RETURN_IF_ERROR(context.set_output(0, shape.y));
+    const size_t panels = gemm_panels(*plan.kernel, plan.n);
+    const ConvGrid grid(conv, shape, panels, plan.kernel->mr, conv.depth(), sizeof(float),
+                        sizeof(float), context.threads());
+    context.set_scratch(grid.bytes(context.threads()));
+    const bool has_residual = context.num_inputs() > kFloatResidual;
+    context.set_run([this, shape, grid, has_residual](const RunArgs& args) {
+      return run(shape, grid, has_residual ? args.input<float>(kFloatResidual) : nullptr, args);
+    });
+    return {};
+  }
+
+ private:
+  Status run(const ConvShape& shape, const ConvGrid& grid, const float* residual,
+             const RunArgs& args) const {
+    const float* x = grid.input<float>(conv, shape, args);
+    const bool direct = is_pointwise(conv, shape.window);
+    const Gather<CopyF32> gather(conv, shape, grid.row_stride, CopyF32{});
+    const size_t packed_stride =
+        gemm_panels(*plan.kernel, plan.n) * gemm_panel_stride(*plan.kernel, plan.k);
+    const int64_t channels = conv.out_channels;
+    float* dst = args.output<float>(0);
+    grid.for_each_chunk(conv.group, args, [&](int64_t g, const GemmChunk& c, int thread) {
+      const int64_t row = static_cast<int64_t>(c.row), column = g * conv.out_per_group();
+      GemmF32Plan p = plan;
+      p.packed += g * packed_stride;
+      if (p.bias != nullptr) p.bias += column;
+      GemmF32Block block{};
+      block.m = c.rows;
+      if (direct) {
+        block.rows = x + row * conv.in_channels + g * conv.in_per_group();
+        block.row_stride = conv.in_channels;
+      } else {
+        float* rows = grid.rows_of<float>(args, thread);
+        gather(x, g, row, c.rows, rows);
+        block.rows = rows;
+        block.row_stride = grid.row_stride;
+      }
+      block.first = c.first;
+      block.last = c.last;
+      block.residual = residual == nullptr ? nullptr : residual + row * channels + column;
+      block.dst = dst + row * channels + column;
+      block.residual_stride = block.dst_stride = channels;
+      gemm_f32_block(p, block);
+    });
+    return {};
+  }
+};
+
+class ConvS8 final : public Op {
+ public:
+  ConvAttrs conv;
+  ConvQuantization q;
+  GemmS8Plan plan{};
+  WidenS8Kernel widen = nullptr;
+
+  Status bind(BindContext& context) const override {
+    ConvShape shape;
+    LEPTON_RETURN_IF_ERROR(resolve_conv(conv, context.input(0).shape, &shape));
+    LEPTON_RETURN_IF_ERROR(expect_residual(context, kConvResidual, shape.y));
+    LEPTON_RETURN_IF_ERROR(context.set_output(0, shape.y));
+    const size_t panels = gemm_panels(*plan.kernel, plan.n);
+    const size_t row_stride = round_up(gemm_k_padded(*plan.kernel, plan.k), 2);
+    const ConvGrid grid(conv, shape, panels, plan.kernel->mr, row_stride, 1, sizeof(int16_t),
+                        context.threads());
+    context.set_scratch(grid.bytes(context.threads()));
+    const bool has_residual = q.kind == EpilogueS8Kind::kRequantizeAdd;
+    context.set_run([this, shape, grid, has_residual](const RunArgs& args) {
+      return run(shape, grid, has_residual ? args.input<uint8_t>(kConvResidual) : nullptr, args);
+    });
+    return {};
+  }
+
+ private:
+  Status run(const ConvShape& shape, const ConvGrid& grid, const uint8_t* residual,
+             const RunArgs& args) const {
+    const uint8_t* x = grid.input<uint8_t>(conv, shape, args);
+    const Gather<CopyWidened> gather(conv, shape, grid.row_stride,
+                                     CopyWidened{widen, q.x_signed, q.x_zero_point});
+    const size_t packed_stride =
+        gemm_panels(*plan.kernel, plan.n) * gemm_panel_stride(*plan.kernel, plan.k);
+    const int64_t channels = conv.out_channels;
+    uint8_t* dst = args.output<uint8_t>(0);
+    grid.for_each_chunk(conv.group, args, [&](int64_t g, const GemmChunk& c, int thread) {
+      const int64_t row = static_cast<int64_t>(c.row), column = g * conv.out_per_group();
+      GemmS8Plan p = plan;
+      p.packed += g * packed_stride;
+      if (p.bias != nullptr) p.bias += column;
+      if (p.scale != nullptr) p.scale += column;
+      int16_t* rows = grid.rows_of<int16_t>(args, thread);
+      gather(x, g, row, c.rows, rows);
+      const int64_t first = row * channels + column;
+      GemmS8Block block{};
+      block.m = c.rows;
+      block.rows = rows;
+      block.row_stride = grid.row_stride;
+      block.first = c.first;
+      block.last = c.last;
+      block.residual = residual == nullptr ? nullptr : residual + first;
+      block.dst = dst + first * static_cast<int64_t>(q.dst_size);
+      block.residual_stride = block.dst_stride = channels;
+      gemm_s8_block(p, block);
+    });
+    return {};
+  }
+};
+
+// Checks the packed weights of all groups; plan.kernel, k and n are set.
+template <typename Plan>
+Status read_packed(const StepDesc& step, const ConvAttrs& conv, Plan* plan) {
+  plan->k = conv.depth();
+  plan->n = conv.out_per_group();
+  size_t bytes = 0;
+  LEPTON_RETURN_IF_ERROR(
+      gemm_packed_size(*plan->kernel, conv.depth(), conv.out_per_group(), &bytes));
+  if (bytes > static_cast<size_t>(kMaxElements) / conv.group)
+    return invalid_model("packed W is too large");
+  LEPTON_RETURN_IF_ERROR(expect_blob(step.inputs[1], bytes * conv.group));
+  plan->packed = static_cast<decltype(plan->packed)>(step.inputs[1].data);
+  return {};
+}
+
+}  // namespace
+
+Status make_gemm_conv_f32(const StepDesc& step, const ConvAttrs& conv, std::unique_ptr<Op>* out) {
+  auto op = std::make_unique<ConvF32>();
+  op->conv = conv;
+  op->plan.kernel = gemm_f32_kernels().find(step.kernel);
+  if (op->plan.kernel == nullptr)
+    return unsupported("kernel " + std::string(step.kernel) + " cannot run here");
+  LEPTON_RETURN_IF_ERROR(read_packed(step, conv, &op->plan));
+  if (step.has_input(kConvBias))
+    op->plan.bias = static_cast<const float*>(step.inputs[kConvBias].data);
+  LEPTON_RETURN_IF_ERROR(parse_clamp(*step.attrs, &op->plan.min, &op->plan.max));
+  op->plan.epilogue = best_epilogue_f32(step.isa);
+  *out = std::move(op);
+  return {};
+}
+
+Status make_gemm_conv_s8(const StepDesc& step, const ConvAttrs& conv, std::unique_ptr<Op>* out) {
+  auto op = std::make_unique<ConvS8>();
+  op->conv = conv;
+  LEPTON_RETURN_IF_ERROR(parse_conv_quantization(step, conv, &op->q));
+  GemmS8Plan& plan = op->plan;
+  plan.kernel = gemm_s8_kernels().find(step.kernel);
+  if (plan.kernel == nullptr)
+    return unsupported("kernel " + std::string(step.kernel) + " cannot run here");
+  LEPTON_RETURN_IF_ERROR(read_packed(step, conv, &plan));
+  if (step.has_input(kConvBias))
+    plan.bias = static_cast<const int32_t*>(step.inputs[kConvBias].data);
+  if (step.has_input(kConvScale) && op->q.kind != EpilogueS8Kind::kS32)
+    plan.scale = static_cast<const float*>(step.inputs[kConvScale].data);
+  plan.epilogue = op->q.epilogue;
+  plan.requantize = op->q.requantize;
+  plan.min = op->q.min;
+  plan.max = op->q.max;
+  plan.r_signed = op->q.r_signed;
+  plan.dst_size = op->q.dst_size;
+  op->widen = best_widen_s8(step.isa);
+  *out = std::move(op);
+  return {};
+}
+
+Status make_conv(const StepDesc& step, std::unique_ptr<Op>* out) {
+  ConvAttrs conv;
+  LEPTON_RETURN_IF_ERROR(parse_conv(*step.attrs, &conv));
+  if (step.inputs.size() < 2 || step.inputs.size() > 4 || step.outputs.size() != 1)
+    return invalid_model("lepton.Conv takes X, W, bias, residual");
+  if (step.inputs[0].dtype != DType::kF32 || step.outputs[0] != DType::kF32 ||
+      (step.has_input(kFloatResidual) && step.inputs[kFloatResidual].dtype != DType::kF32))
+    return unsupported("a float convolution of " + std::string(name_of(step.inputs[0].dtype)));
+  if (step.has_input(kConvBias))
+    LEPTON_RETURN_IF_ERROR(
+        expect_vector(step.inputs[kConvBias], DType::kF32, conv.out_channels, "bias"));
+  const bool depthwise = depthwise_f32_kernels().describe(step.kernel) != nullptr;
+  return (depthwise ? make_depthwise_f32 : make_gemm_conv_f32)(step, conv, out);
+}
+
+Status make_qlinear_conv(const StepDesc& step, std::unique_ptr<Op>* out) {
+  ConvAttrs conv;
+  LEPTON_RETURN_IF_ERROR(parse_conv(*step.attrs, &conv));
+  const bool depthwise = depthwise_s8_kernels().describe(step.kernel) != nullptr;
+  return (depthwise ? make_depthwise_s8 : make_gemm_conv_s8)(step, conv, out);
+}
+
+}  // namespace lepton

@@ -1,0 +1,101 @@
+#include "ops/conv_geometry.h"
+
+#include <algorithm>
+#include <string>
+
+namespace lepton {
+namespace {
+
+constexpr int64_t kMaxChannels = int64_t{1} << 24;
+constexpr int64_t kPixelsPerChunk = 4096;
+
+// Pixels [first, last) of one image.
+template <typename T>
+void transpose_pixels(const T* x, int64_t channels, int64_t pixels, int64_t first, int64_t last,
+                      T* y) {
+  if (channels == 3) {
+    const T *r = x, *g = x + pixels, *b = x + 2 * pixels;
+    for (int64_t p = first; p < last; ++p)
+      y[3 * p] = r[p], y[3 * p + 1] = g[p], y[3 * p + 2] = b[p];
+    return;
+  }
+  constexpr int64_t kTile = 16;  // columns of a tile: whole cache lines on both sides
+  for (int64_t p = first; p < last; p += kTile)
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t q = p; q < std::min(last, p + kTile); ++q)
+        y[q * channels + c] = x[c * pixels + q];
+}
+
+template <typename T>
+void transpose_images(const T* x, int64_t batch, int64_t channels, int64_t pixels, T* y,
+                      Parallel parallel) {
+  const int64_t chunks = (pixels + kPixelsPerChunk - 1) / kPixelsPerChunk;
+  parallel.loop(batch * chunks, [&](int64_t i, int) {
+    const int64_t first = i % chunks * kPixelsPerChunk, image = i / chunks * channels * pixels;
+    transpose_pixels(x + image, channels, pixels, first, std::min(pixels, first + kPixelsPerChunk),
+                     y + image);
+  });
+}
+
+}  // namespace
+
+Status parse_conv(const Attrs& attrs, ConvAttrs* conv) {
+  ConvAttrs c;
+  LEPTON_RETURN_IF_ERROR(parse_window(attrs, &c.window));
+  if (c.window.ceil_mode) return invalid_model("ceil_mode is not for convolutions");
+  c.in_channels = attrs.i("in_channels", 0);
+  c.out_channels = attrs.i("out_channels", 0);
+  c.group = attrs.i("group", 1);
+  c.channels_last = attrs.i("channels_last", 1) != 0;
+  if (c.in_channels < 1 || c.out_channels < 1 || c.in_channels > kMaxChannels ||
+      c.out_channels > kMaxChannels)
+    return invalid_model("in_channels or out_channels is missing or out of range");
+  if (c.group < 1 || c.in_channels % c.group != 0 || c.out_channels % c.group != 0)
+    return invalid_model("group does not divide the channels");
+  *conv = c;
+  return {};
+}
+
+Status resolve_conv(const ConvAttrs& conv, const Shape& x, ConvShape* shape) {
+  LEPTON_RETURN_IF_ERROR(resolve_window(conv.window, x, conv.channels_last, &shape->window));
+  if (channels_of(x, conv.channels_last) != conv.in_channels)
+    return invalid_input("the convolution takes " + std::to_string(conv.in_channels) +
+                         " channels, X has shape " + x.str());
+  shape->batch = batch_of(x);
+  shape->y = window_output(conv.window, shape->window, shape->batch, conv.out_channels, true);
+  if (!is_valid(shape->y)) return invalid_input("the result would be too large");
+  return {};
+}
+
+void to_channels_last(const void* x, int64_t batch, int64_t channels, int64_t pixels,
+                      size_t element, void* y, Parallel parallel) {
+  if (element == 1)
+    transpose_images(static_cast<const uint8_t*>(x), batch, channels, pixels,
+                     static_cast<uint8_t*>(y), parallel);
+  else
+    transpose_images(static_cast<const uint32_t*>(x), batch, channels, pixels,
+                     static_cast<uint32_t*>(y), parallel);
+}
+
+bool is_either_layout(const ConvAttrs& conv, const WindowShape& shape) {
+  return conv.channels_last || conv.in_channels == 1 || shape.in_pixels() <= 1;
+}
+
+Status expect_vector(const TensorInfo& operand, DType dtype, int64_t count, const char* name) {
+  if (!operand.present) return {};
+  if (operand.data == nullptr) return unsupported(std::string(name) + " is not a constant");
+  if (operand.dtype != dtype || operand.shape.elements() != count)
+    return invalid_model(std::string(name) + " has the wrong dtype or size");
+  return {};
+}
+
+Status expect_blob(const TensorInfo& operand, size_t bytes) {
+  if (!operand.present || operand.data == nullptr) return unsupported("W is not a constant");
+  if (static_cast<size_t>(operand.shape.elements()) * size_of(operand.dtype) != bytes)
+    return invalid_model("packed W has the wrong size");
+  if (reinterpret_cast<uintptr_t>(operand.data) % kCacheLine != 0)
+    return invalid_model("packed W is not aligned");
+  return {};
+}
+
+}  // namespace lepton
