@@ -329,9 +329,9 @@ Status Context::layout(Segment& segment) {
 
 const Shape* Context::output_shape(int i) const {
   const int id = plan_.outputs[i];
-  const bool known = plan_.tensors[id].producer < segments_[0]->last &&
-                     slots_[slots_[id].root].home != Home::kDynamic;
-  return known ? &slots_[id].info.shape : nullptr;
+  const Segment& first = *segments_[0];
+  const int fixed = first.dynamic ? first.last - 1 : first.last;  // a dynamic step ends its segment
+  return plan_.tensors[id].producer < fixed ? &slots_[id].info.shape : nullptr;
 }
 
 const TensorInfo& Context::output(int i) const { return outputs_[i]; }
