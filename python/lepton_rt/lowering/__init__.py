@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from lepton_rt.lower import Rule
 
-from . import elementwise, pool
+from . import conv, elementwise, matmul, pool
 
 __all__ = ["RULES"]
 
 RULES: dict[str, Rule] = {
+    **conv.RULES,
     **elementwise.RULES,
+    **matmul.RULES,
     **pool.RULES,
 }
 """Node key ("Conv", "lepton.QLinearConv") → rule."""

@@ -1,0 +1,107 @@
+"""Convolution: the kernel is chosen from the weights, which are packed for it."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+
+from lepton_rt import _core
+from lepton_rt.graph.ir import Array, Node
+from lepton_rt.lower import LowerContext, Rule
+from lepton_rt.plan import Step, StepAttr
+
+from .epilogue import clamp, requantisation
+
+__all__ = ["RULES"]
+
+_GEOMETRY = ("strides", "dilations", "pads", "auto_pad", "channels_last")
+
+
+def _geometry(node: Node, weights: Array) -> dict[str, StepAttr]:
+    group = _group(node)
+    attrs: dict[str, StepAttr] = {
+        name: cast(StepAttr, node.attrs[name]) for name in _GEOMETRY if name in node.attrs
+    }
+    attrs["kernel_shape"] = [int(size) for size in weights.shape[2:]]
+    attrs["group"] = group
+    attrs["in_channels"] = int(weights.shape[1]) * group
+    attrs["out_channels"] = int(weights.shape[0])
+    return attrs
+
+
+def _group(node: Node) -> int:
+    return int(cast(Any, node.attrs.get("group", 1)))
+
+
+def _is_depthwise(weights: Array, group: int) -> bool:
+    return group > 1 and weights.shape[0] == group and weights.shape[1] == 1
+
+
+def _tap_major(weights: Array, group: int) -> Array:
+    """[M, C/g, k…] → [g, taps · C/g, M/g]: the right-hand sides of the groups' products."""
+    out_channels, in_per_group, *kernel = weights.shape
+    split = weights.reshape(group, out_channels // group, in_per_group, -1)
+    return np.ascontiguousarray(split.transpose(0, 3, 2, 1)).reshape(
+        group, int(np.prod(kernel)) * in_per_group, out_channels // group
+    )
+
+
+def _is_valid(weights: Array | None, group: int) -> bool:
+    return (
+        weights is not None
+        and 3 <= weights.ndim <= 5
+        and weights.size > 0
+        and group > 0
+        and weights.shape[0] % group == 0
+    )
+
+
+def _float_conv(node: Node, context: LowerContext) -> Step | None:
+    weights, group = context.constant(node.inputs[1]), _group(node)
+    if weights is None or weights.dtype != np.float32 or not _is_valid(weights, group):
+        return None
+    if _is_depthwise(weights, group):
+        kernel = context.select("depthwise_f32")
+        packed = np.ascontiguousarray(weights.reshape(group, -1).T)
+    else:
+        kernel = context.select("gemm_f32")
+        packed = _core.pack_gemm_f32(kernel, _tap_major(weights, group))
+    operands = list(node.inputs)
+    operands[1] = context.add_constant(packed, f"{node.inputs[1]}.packed")
+    attrs = {**_geometry(node, weights), **clamp(node)}
+    return Step("lepton.Conv", operands, list(node.outputs), attrs, kernel)
+
+
+def _integer_conv(node: Node, context: LowerContext) -> Step | None:
+    operands = [*node.inputs, *[""] * (14 - len(node.inputs))]
+    weights, group = context.constant(operands[3]), _group(node)
+    result = requantisation(node, context)
+    if result is None or weights is None or not _is_valid(weights, group):
+        return None
+    zero = context.constant(operands[5])
+    zeros = np.zeros(1, weights.dtype) if zero is None else zero.reshape(-1)
+    if _is_depthwise(weights, group):
+        kernel = context.select("depthwise_s8")
+        wide = weights.reshape(group, -1).T.astype(np.int16) - zeros.astype(np.int16)
+        packed = _core.pack_depthwise_s8(np.ascontiguousarray(wide))
+    else:
+        kernel = context.select("gemm_s8")
+        packed = _core.pack_gemm_s8(kernel, _tap_major(weights, group), zeros)
+    channels = int(weights.shape[0])
+    scale = np.ascontiguousarray(np.broadcast_to(result.scale, (channels,)))
+    attrs = {**_geometry(node, weights), **result.attrs}
+    x_zero = context.constant(operands[2])
+    if x_zero is not None:
+        attrs["x_zero_point"] = int(x_zero.reshape(-1)[0])
+    names = [
+        operands[0],
+        context.add_constant(packed, f"{operands[3]}.packed"),
+        operands[8],
+        context.add_constant(scale, f"{node.outputs[0]}.scale"),
+        operands[9],
+    ]
+    return Step("lepton.QLinearConv", names, list(node.outputs), attrs, kernel)
+
+
+RULES: dict[str, Rule] = {"lepton.Conv": _float_conv, "lepton.QLinearConv": _integer_conv}
