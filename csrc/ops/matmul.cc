@@ -1,4 +1,4 @@
-// Matrix multiplication in float32.
+// Matrix multiplication in float32 (8-bit integers: matmul_integer.cc).
 //
 // "lepton.MatMul": y = clamp(A · (alpha·B) + bias + beta·R, min, max)
 //   0 A     f32 [..., m, k] or [k]; with transA = 1 [..., k, m]
@@ -14,12 +14,11 @@
 //   none for the preferred one.
 // "MatMul" is the same with A and B alone; "Gemm" is ONNX's (A, B, C?, alpha, beta, transA,
 // transB).
-#include <limits>
-
 #include "ops/gemm_driver.h"
 #include "ops/matmul_rhs.h"
 #include "ops/matmul_shape.h"
 #include "ops/op.h"
+#include "ops/requantize.h"
 
 namespace lepton {
 namespace {
@@ -64,7 +63,6 @@ class MatMulOp final : public Op {
 };
 
 Status MatMulOp::init(const StepDesc& step, Operands operands) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
   name_ = step.name;
   operands_ = operands;
   if (!step.has_input(operands.a) || !step.has_input(operands.b) || step.outputs.size() != 1)
@@ -78,8 +76,7 @@ Status MatMulOp::init(const StepDesc& step, Operands operands) {
   transposed_a_ = step.attrs->i("transA") != 0;
   alpha_ = step.attrs->f("alpha", 1.f);
   beta_ = step.attrs->f("beta", 1.f);
-  min_ = step.attrs->f("min", -kInfinity);
-  max_ = step.attrs->f("max", kInfinity);
+  LEPTON_RETURN_IF_ERROR(read_clamp(*step.attrs, &min_, &max_));
   const auto list = gemm_f32_kernels();
   kernel_ = step.kernel.empty() ? list.best(step.isa) : list.find(step.kernel);
   if (kernel_ == nullptr)
@@ -98,21 +95,19 @@ Status MatMulOp::init_rhs(const StepDesc& step) {
   if (b.dtype != DType::kF32) return unsupported(name_ + ": operands of " + name_of(b.dtype));
   rhs_.transposed = step.attrs->i("transB") != 0 && !(b.constant && b.shape.rank == 1);
   if (!b.constant || b.shape.rank < 1) return {};
-  MatMulShape shape;
+  const Shape matrices = as_matrices(b.shape);
   size_t one = 0, all = 0;
-  rhs_.shape = b.shape;
-  LEPTON_RETURN_IF_ERROR(
-      packed_stack_size(*kernel_, as_matrices(b.shape), rhs_.transposed, &one, &all));
+  LEPTON_RETURN_IF_ERROR(packed_stack_size(*kernel_, matrices, rhs_.transposed, &one, &all));
   rhs_.owned = allocate_bytes(all);
   if (rhs_.owned == nullptr) return {Code::kOutOfMemory, name_ + ": no memory for packed weights"};
   BoundMatMul bound;
-  const Shape matrices = as_matrices(b.shape);
   const int64_t rows = matrices[matrices.rank - 2], columns = matrices[matrices.rank - 1];
   bound.shape.k = static_cast<size_t>(rhs_.transposed ? columns : rows);
   bound.shape.n = static_cast<size_t>(rhs_.transposed ? rows : columns);
   bound.shape.b_matrices = static_cast<size_t>(matrices.product(0, matrices.rank - 2));
   bound.packed_bytes = one;
   pack_rhs(bound, static_cast<const float*>(b.data), rhs_.owned.get(), Parallel());
+  rhs_.shape = b.shape;
   rhs_.packed = rhs_.owned.get();
   rhs_.at_run_time = false;
   return {};

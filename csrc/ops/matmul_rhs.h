@@ -2,10 +2,12 @@
 // (a constant that came as it is), or packed by every run.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <string>
 
 #include "ops/gemm.h"
 #include "ops/op.h"

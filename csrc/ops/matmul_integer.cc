@@ -1,0 +1,394 @@
+// Matrix multiplication of 8-bit integers, accumulated exactly in int32.
+//
+// "lepton.QLinearMatMul": acc = (A − a_zero_point) · (B − b_zero_point), then by the output's
+// dtype:
+//     u8, s8: clamp(rint((acc + bias)·scale) + y_zero_point, lo, hi); with R the quantised addition
+//             of epilogue.h (kRequantizeAdd) follows
+//     f32:    clamp((acc + bias)·scale, min, max)
+//     s32:    acc + bias
+//   0 A      u8/s8 [..., m, k] or [k]
+//   1 B      u8/s8 [..., k, n] or [k], constant or not. Or, with packed = 1, constant u8 bytes from
+//            pack_gemm_s8 for the step's kernel (zero points already subtracted), and attributes k,
+//            n and batch (the leading dimensions of a stack, absent for one matrix)
+//   2 scale? f32, 1 or n entries, constant or not: (a_scale·b_scale[j]) / y_scale, or without
+//            y_scale for f32; absent for s32
+//   3 bias?  s32, n entries
+//   4 R?     u8/s8, broadcasts one way to the output; only with u8/s8 output
+//   5 b_zero_point?  B's dtype; 1, n or batch·n entries; not with packed
+//   6 a_zero_point?  A's dtype; 1 entry or one per row of A; replaces the attribute
+//   attributes: packed, k, n, batch; a_zero_point (0); y_zero_point (0), lo, hi (the dtype's
+//   range); q_scale, r_scale, r_zero_point, out_scale, out_zero_point, out_lo, out_hi (with R:
+//   y_zero_point, lo, hi and q_scale are then those of the intermediate q, in [−128, 255]); min,
+//   max (f32 output). Kernel: a line of gemm_s8_kernels.inc, or none for the preferred one.
+// "MatMulInteger" is ONNX's (A, B, a_zero_point?, b_zero_point?), output s32.
+#include "ops/gemm_driver.h"
+#include "ops/matmul_rhs.h"
+#include "ops/matmul_shape.h"
+#include "ops/op.h"
+#include "ops/requantize.h"
+
+namespace lepton {
+namespace {
+
+struct Operands {
+  int a, b, scale, bias, residual, b_zero_point, a_zero_point;  // -1: the operator has none
+};
+
+struct BoundMatMulInteger {
+  MatMulShape shape;
+  GemmGrid grid;
+  RowBroadcast residual;
+  size_t packed_bytes = 0;  // of one matrix of b
+  size_t scale_offset = 0;  // scratch: one scale repeated n times, if it comes alone
+  size_t rows_offset = 0;   // scratch: widened rows, per thread
+  size_t rows_bytes = 0;
+  size_t a_rows = 0;         // of all matrices of a together
+  size_t a_zero_points = 0;  // entries: 0 (the attribute), 1 or one per row
+  size_t b_zero_points = 0;  // entries: 0, 1, n or b_matrices·n
+  bool one_scale = false;
+};
+
+class MatMulIntegerOp final : public Op {
+ public:
+  Status init(const StepDesc& step, Operands operands);
+  Status bind(BindContext& context) const override;
+
+ private:
+  bool has(const StepDesc& step, int operand) const {
+    return operand >= 0 && step.has_input(static_cast<size_t>(operand));
+  }
+  Status check_dtypes(const StepDesc& step);
+  Status init_requantize(const StepDesc& step);
+  Status init_rhs(const StepDesc& step);
+  Status check_b_zero_points(const BoundMatMulInteger& bound, Code code) const;
+  Status bind_operands(BindContext& context, BoundMatMulInteger* bound) const;
+  void bind_scratch(BindContext& context, size_t packed_all, BoundMatMulInteger* bound) const;
+  void pack_rhs(const BoundMatMulInteger& bound, const void* b, const void* zero_points,
+                std::byte* packed, Parallel parallel) const;
+  void run(const BoundMatMulInteger& bound, const RunArgs& args) const;
+  void run_chunk(const BoundMatMulInteger& bound, const RunArgs& args, const GemmS8Plan& plan,
+                 size_t batch, size_t a_index, const GemmChunk& chunk, int thread) const;
+  const float* scales(const BoundMatMulInteger& bound, const RunArgs& args) const;
+  void widen_rows(const BoundMatMulInteger& bound, const RunArgs& args, size_t first, size_t rows,
+                  int16_t* dst) const;
+
+  std::string name_;
+  Operands operands_ = {};
+  bool has_scale_ = false, has_bias_ = false, has_residual_ = false;
+  bool has_a_zero_point_ = false, has_b_zero_point_ = false;
+  DType a_dtype_ = DType::kU8, b_dtype_ = DType::kU8, dst_dtype_ = DType::kU8;
+  DType r_dtype_ = DType::kUndefined;
+  int32_t a_zero_point_ = 0;
+  Requantize requantize_;
+  float min_ = 0.f, max_ = 0.f;
+  const GemmS8KernelInfo* kernel_ = nullptr;
+  EpilogueS8Kernel epilogue_ = nullptr;
+  WidenS8Kernel widen_ = nullptr;
+  MatMulRhs rhs_;
+};
+
+Status MatMulIntegerOp::init(const StepDesc& step, Operands operands) {
+  name_ = step.name;
+  operands_ = operands;
+  if (!has(step, operands.a) || !has(step, operands.b) || step.outputs.size() != 1)
+    return invalid_model(name_ + ": needs two operands and one output");
+  has_scale_ = has(step, operands.scale);
+  has_bias_ = has(step, operands.bias);
+  has_residual_ = has(step, operands.residual);
+  has_a_zero_point_ = has(step, operands.a_zero_point);
+  has_b_zero_point_ = has(step, operands.b_zero_point);
+  const auto list = gemm_s8_kernels();
+  kernel_ = step.kernel.empty() ? list.best(step.isa) : list.find(step.kernel);
+  if (kernel_ == nullptr)
+    return invalid_model(name_ + ": kernel '" + std::string(step.kernel) + "' does not run here");
+  widen_ = best_widen_s8(step.isa);
+  LEPTON_RETURN_IF_ERROR(check_dtypes(step));
+  LEPTON_RETURN_IF_ERROR(init_requantize(step));
+  return init_rhs(step);
+}
+
+Status MatMulIntegerOp::check_dtypes(const StepDesc& step) {
+  const auto dtype = [&](int operand) { return step.inputs[static_cast<size_t>(operand)].dtype; };
+  a_dtype_ = dtype(operands_.a);
+  b_dtype_ = dtype(operands_.b);
+  dst_dtype_ = step.outputs[0];
+  const bool narrow = is_8_bit(dst_dtype_);
+  if (!is_8_bit(a_dtype_) || !is_8_bit(b_dtype_))
+    return unsupported(name_ + ": operands are not 8-bit integers");
+  if (!narrow && dst_dtype_ != DType::kF32 && dst_dtype_ != DType::kS32)
+    return unsupported(name_ + ": output of " + name_of(dst_dtype_));
+  if (has_scale_ != (dst_dtype_ != DType::kS32))
+    return invalid_model(name_ + ": scale and output dtype do not agree");
+  if (has_scale_ && dtype(operands_.scale) != DType::kF32)
+    return unsupported(name_ + ": scale is not float32");
+  if (has_bias_ && dtype(operands_.bias) != DType::kS32)
+    return unsupported(name_ + ": bias is not int32");
+  if (has_residual_ && !(narrow && is_8_bit(dtype(operands_.residual))))
+    return unsupported(name_ + ": residual needs 8-bit operand and output");
+  if (has_a_zero_point_ && dtype(operands_.a_zero_point) != a_dtype_)
+    return invalid_model(name_ + ": a_zero_point has another dtype than A");
+  if (has_b_zero_point_ && dtype(operands_.b_zero_point) != b_dtype_)
+    return invalid_model(name_ + ": b_zero_point has another dtype than B");
+  if (has_residual_) r_dtype_ = dtype(operands_.residual);
+  return {};
+}
+
+Status MatMulIntegerOp::init_requantize(const StepDesc& step) {
+  EpilogueS8Kind kind = EpilogueS8Kind::kRequantize;
+  if (dst_dtype_ == DType::kF32) kind = EpilogueS8Kind::kF32;
+  if (dst_dtype_ == DType::kS32) kind = EpilogueS8Kind::kS32;
+  if (has_residual_) kind = EpilogueS8Kind::kRequantizeAdd;
+  epilogue_ = best_epilogue_s8(kind, step.isa);
+  const Attrs& attrs = *step.attrs;
+  LEPTON_RETURN_IF_ERROR(read_zero_point(attrs, "a_zero_point", a_dtype_, &a_zero_point_));
+  LEPTON_RETURN_IF_ERROR(read_clamp(attrs, &min_, &max_));
+  return is_8_bit(dst_dtype_) ? read_requantize(attrs, dst_dtype_, r_dtype_, &requantize_)
+                              : Status();
+}
+
+Status MatMulIntegerOp::init_rhs(const StepDesc& step) {
+  const TensorInfo& b = step.inputs[static_cast<size_t>(operands_.b)];
+  if (step.attrs->i("packed") != 0) {
+    if (has_b_zero_point_)
+      return invalid_model(name_ + ": b_zero_point belongs into the packed operand");
+    return take_packed(step, static_cast<size_t>(operands_.b), *kernel_, &rhs_);
+  }
+  const TensorInfo* points =
+      has_b_zero_point_ ? &step.inputs[static_cast<size_t>(operands_.b_zero_point)] : nullptr;
+  if (!b.constant || b.shape.rank < 1 || (points != nullptr && !points->constant)) return {};
+  BoundMatMulInteger bound;
+  const Shape matrices = as_matrices(b.shape);
+  size_t all = 0;
+  LEPTON_RETURN_IF_ERROR(packed_stack_size(*kernel_, matrices, false, &bound.packed_bytes, &all));
+  bound.shape.k = static_cast<size_t>(matrices[matrices.rank - 2]);
+  bound.shape.n = static_cast<size_t>(matrices[matrices.rank - 1]);
+  bound.shape.b_matrices = static_cast<size_t>(matrices.product(0, matrices.rank - 2));
+  if (points != nullptr) bound.b_zero_points = static_cast<size_t>(points->shape.elements());
+  LEPTON_RETURN_IF_ERROR(check_b_zero_points(bound, Code::kInvalidModel));
+  rhs_.owned = allocate_bytes(all);
+  if (rhs_.owned == nullptr) return {Code::kOutOfMemory, name_ + ": no memory for packed weights"};
+  pack_rhs(bound, b.data, points == nullptr ? nullptr : points->data, rhs_.owned.get(), Parallel());
+  rhs_.shape = b.shape;
+  rhs_.packed = rhs_.owned.get();
+  rhs_.at_run_time = false;
+  return {};
+}
+
+Status MatMulIntegerOp::check_b_zero_points(const BoundMatMulInteger& bound, Code code) const {
+  const size_t n = bound.shape.n, count = bound.b_zero_points;
+  if (!has_b_zero_point_ || count == 1 || count == n || count == n * bound.shape.b_matrices)
+    return {};
+  return {code, name_ + ": " + std::to_string(count) + " zero points for " + std::to_string(n) +
+                    " columns of B"};
+}
+
+Status MatMulIntegerOp::bind_operands(BindContext& context, BoundMatMulInteger* bound) const {
+  const auto entries = [&](int operand) {
+    return static_cast<size_t>(context.input(operand).shape.elements());
+  };
+  const size_t n = bound->shape.n;
+  if (has_scale_) {
+    const size_t count = entries(operands_.scale);
+    bound->one_scale = count == 1 && n != 1;
+    if (count != n && count != 1)
+      return invalid_input(name_ + ": scale holds neither 1 nor n entries");
+  }
+  if (has_bias_ && entries(operands_.bias) != n)
+    return invalid_input(name_ + ": bias does not hold n entries");
+  if (has_a_zero_point_) {
+    bound->a_zero_points = entries(operands_.a_zero_point);
+    if (bound->a_zero_points != 1 && bound->a_zero_points != bound->a_rows)
+      return invalid_input(name_ + ": a_zero_point holds neither 1 entry nor one per row of A");
+  }
+  if (has_b_zero_point_ && rhs_.at_run_time) {
+    bound->b_zero_points = entries(operands_.b_zero_point);
+    LEPTON_RETURN_IF_ERROR(check_b_zero_points(*bound, Code::kInvalidInput));
+  }
+  if (!has_residual_) return {};
+  return row_broadcast(name_, context.input(operands_.residual).shape, bound->shape,
+                       &bound->residual);
+}
+
+void MatMulIntegerOp::bind_scratch(BindContext& context, size_t packed_all,
+                                   BoundMatMulInteger* bound) const {
+  const size_t threads = static_cast<size_t>(context.threads());
+  const size_t row_bytes = gemm_k_padded(*kernel_, bound->shape.k) * sizeof(int16_t);
+  const size_t batches = bound->shape.batches();
+  // Many small products are shared out whole, few large ones are cut.
+  const int cut_for = batches >= 4 * threads ? 1 : context.threads();
+  bound->grid = gemm_grid(bound->shape.m, gemm_panels(*kernel_, bound->shape.n), kernel_->mr,
+                          row_bytes, cut_for);
+  if (batches == 0 || bound->grid.chunks() == 0) return;
+  bound->scale_offset = rhs_.at_run_time ? packed_all : 0;
+  const size_t scale_bytes = bound->one_scale ? bound->shape.n * sizeof(float) : 0;
+  bound->rows_offset = bound->scale_offset + round_up(scale_bytes, kCacheLine);
+  bound->rows_bytes = round_up(bound->grid.rows_per_chunk * row_bytes, kCacheLine);
+  context.set_scratch(bound->rows_offset + bound->rows_bytes * threads);
+}
+
+Status MatMulIntegerOp::bind(BindContext& context) const {
+  BoundMatMulInteger bound;
+  const Shape& a = context.input(operands_.a).shape;
+  const Shape& b = rhs_.at_run_time ? context.input(operands_.b).shape : rhs_.shape;
+  LEPTON_RETURN_IF_ERROR(matmul_shape(name_, a, false, b, false, &bound.shape));
+  bound.a_rows = static_cast<size_t>(a.product(0, a.rank - 1));
+  LEPTON_RETURN_IF_ERROR(bind_operands(context, &bound));
+  LEPTON_RETURN_IF_ERROR(context.set_output(0, bound.shape.output));
+  size_t packed_all = 0;
+  LEPTON_RETURN_IF_ERROR(
+      packed_stack_size(*kernel_, as_matrices(b), false, &bound.packed_bytes, &packed_all));
+  bind_scratch(context, packed_all, &bound);
+  context.set_run([this, bound](const RunArgs& args) {
+    run(bound, args);
+    return Status();
+  });
+  return {};
+}
+
+void MatMulIntegerOp::pack_rhs(const BoundMatMulInteger& bound, const void* b,
+                               const void* zero_points, std::byte* packed,
+                               Parallel parallel) const {
+  const size_t k = bound.shape.k, n = bound.shape.n;
+  const size_t panel_bytes = gemm_panel_stride(*kernel_, k) * sizeof(int16_t);
+  const bool per_matrix = bound.b_zero_points > 1 && bound.b_zero_points != n;
+  pack_in_parallel(parallel, bound.shape.b_matrices, gemm_panels(*kernel_, n), panel_bytes,
+                   [&](size_t matrix, size_t first, size_t last) {
+                     PackGemmS8 pack = {};
+                     pack.k = k;
+                     pack.n = n;
+                     pack.b = static_cast<const uint8_t*>(b) + matrix * k * n;
+                     pack.b_signed = b_dtype_ == DType::kS8;
+                     pack.row_stride = n;
+                     pack.column_stride = 1;
+                     pack.zero_points = zero_points;
+                     if (per_matrix)
+                       pack.zero_points = static_cast<const uint8_t*>(zero_points) + matrix * n;
+                     pack.zero_point_stride = bound.b_zero_points > 1 ? 1 : 0;
+                     pack.packed = reinterpret_cast<int16_t*>(packed + matrix * bound.packed_bytes);
+                     pack_gemm_s8(*kernel_, pack, first, last);
+                   });
+}
+
+// n scales; a single one is repeated into the scratch.
+const float* MatMulIntegerOp::scales(const BoundMatMulInteger& bound, const RunArgs& args) const {
+  if (!has_scale_) return nullptr;
+  const float* const scale = args.input<float>(operands_.scale);
+  if (!bound.one_scale) return scale;
+  float* const repeated = reinterpret_cast<float*>(args.scratch + bound.scale_offset);
+  std::fill(repeated, repeated + bound.shape.n, scale[0]);
+  return repeated;
+}
+
+void MatMulIntegerOp::run(const BoundMatMulInteger& bound, const RunArgs& args) const {
+  const size_t chunks = static_cast<size_t>(bound.grid.chunks());
+  const size_t batches = bound.shape.batches();
+  if (batches == 0 || chunks == 0) return;
+  const std::byte* packed = rhs_.packed;
+  if (rhs_.at_run_time) {
+    pack_rhs(bound, args.in[operands_.b],
+             has_b_zero_point_ ? args.in[operands_.b_zero_point] : nullptr, args.scratch,
+             args.parallel);
+    packed = args.scratch;
+  }
+  GemmS8Plan plan = {};
+  plan.kernel = kernel_;
+  plan.epilogue = epilogue_;
+  plan.k = bound.shape.k;
+  plan.n = bound.shape.n;
+  plan.bias = has_bias_ ? args.input<int32_t>(operands_.bias) : nullptr;
+  plan.scale = scales(bound, args);
+  plan.requantize = requantize_;
+  plan.min = min_;
+  plan.max = max_;
+  plan.r_signed = r_dtype_ == DType::kS8;
+  plan.dst_size = size_of(dst_dtype_);
+  args.parallel.loop(static_cast<int64_t>(batches * chunks), [&](int64_t i, int thread) {
+    const size_t batch = static_cast<size_t>(i) / chunks;
+    size_t a_index, b_index;
+    bound.shape.locate(batch, &a_index, &b_index);
+    GemmS8Plan product = plan;
+    product.packed = reinterpret_cast<const int16_t*>(packed + b_index * bound.packed_bytes);
+    const GemmChunk chunk = bound.grid.chunk(static_cast<int64_t>(static_cast<size_t>(i) % chunks));
+    run_chunk(bound, args, product, batch, a_index, chunk, thread);
+  });
+}
+
+// Rows [first, first + rows) of all rows of a; one by one where each has its own zero point.
+void MatMulIntegerOp::widen_rows(const BoundMatMulInteger& bound, const RunArgs& args, size_t first,
+                                 size_t rows, int16_t* dst) const {
+  WidenS8Params widen = {};
+  widen.m = rows;
+  widen.k = bound.shape.k;
+  widen.k_padded = gemm_k_padded(*kernel_, bound.shape.k);
+  widen.src = args.input<uint8_t>(operands_.a) + first * bound.shape.k;
+  widen.src_stride = bound.shape.k;
+  widen.src_signed = a_dtype_ == DType::kS8;
+  widen.zero_point = a_zero_point_;
+  widen.dst = dst;
+  widen.dst_stride = widen.k_padded;
+  const auto zero_point = [&](size_t i) -> int32_t {
+    return widen.src_signed ? args.input<int8_t>(operands_.a_zero_point)[i]
+                            : args.input<uint8_t>(operands_.a_zero_point)[i];
+  };
+  if (bound.a_zero_points == 1) widen.zero_point = zero_point(0);
+  if (bound.a_zero_points <= 1) return widen_(widen);
+  widen.m = 1;
+  for (size_t i = 0; i < rows; ++i) {
+    widen.zero_point = zero_point(first + i);
+    widen.src = args.input<uint8_t>(operands_.a) + (first + i) * bound.shape.k;
+    widen.dst = dst + i * widen.dst_stride;
+    widen_(widen);
+  }
+}
+
+void MatMulIntegerOp::run_chunk(const BoundMatMulInteger& bound, const RunArgs& args,
+                                const GemmS8Plan& plan, size_t batch, size_t a_index,
+                                const GemmChunk& chunk, int thread) const {
+  const size_t m = bound.shape.m, n = plan.n;
+  const size_t row = batch * m + chunk.row;
+  int16_t* const rows = reinterpret_cast<int16_t*>(args.scratch + bound.rows_offset +
+                                                   static_cast<size_t>(thread) * bound.rows_bytes);
+  widen_rows(bound, args, a_index * m + chunk.row, chunk.rows, rows);
+  GemmS8Block block = {};
+  block.m = chunk.rows;
+  block.rows = rows;
+  block.row_stride = gemm_k_padded(*kernel_, plan.k);
+  block.first = chunk.first;
+  block.last = chunk.last;
+  block.dst = args.output<uint8_t>(0) + row * n * plan.dst_size;
+  block.dst_stride = n;
+  if (has_residual_) {
+    const uint8_t* const residual = args.input<uint8_t>(operands_.residual);
+    if (bound.residual.direct) {
+      block.residual = residual + bound.residual.row_stride * row;
+      block.residual_stride = bound.residual.row_stride;
+    } else {
+      const size_t nr = static_cast<size_t>(kernel_->nr);
+      bound.residual.expand(residual, row, chunk.rows, chunk.first * nr,
+                            std::min(chunk.last * nr, n), n, static_cast<uint8_t*>(block.dst),
+                            [](uint8_t r) { return r; });
+      block.residual = block.dst;
+      block.residual_stride = n;
+    }
+  }
+  gemm_s8_block(plan, block);
+}
+
+Status make_op(const StepDesc& step, Operands operands, std::unique_ptr<Op>* op) {
+  auto made = std::make_unique<MatMulIntegerOp>();
+  LEPTON_RETURN_IF_ERROR(made->init(step, operands));
+  *op = std::move(made);
+  return {};
+}
+
+}  // namespace
+
+Status make_qlinear_matmul(const StepDesc& step, std::unique_ptr<Op>* op) {
+  return make_op(step, {0, 1, 2, 3, 4, 5, 6}, op);
+}
+
+Status make_matmul_integer(const StepDesc& step, std::unique_ptr<Op>* op) {
+  return make_op(step, {0, 1, -1, -1, -1, 3, 2}, op);
+}
+
+}  // namespace lepton
