@@ -16,7 +16,8 @@ from lepton_rt import _core
 from onnx import TensorProto, helper, numpy_helper
 w = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
 info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 4]) for n in "xy"]
-graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", info[:1], info[1:], [w])
+node = helper.make_node("MatMul", ["x", "w"], ["y"])
+graph = helper.make_graph([node], "g", info[:1], info[1:], [w])
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 session = lepton_rt.Session(model)
 print(session.explain()[0].kernel, session.run(np.ones((2, 4), np.float32)).sum())
