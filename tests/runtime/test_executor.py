@@ -163,12 +163,23 @@ def test_a_long_chain_shares_memory() -> None:
 
 
 def test_more_memory_than_the_machine_has_is_an_error() -> None:
-    steps = [Step("Expand", ["x", "shape"], ["y"]), elementwise("Neg r0", ["y"], "z")]
-    made = executor(
-        steps, ["z"], {"y": F32, "z": F32}, {"shape": np.array([1 << 19, 1 << 19], np.int64)}
-    )
+    """Both for an output, which is the caller's, and for a tensor inside."""
+    steps = [
+        Step("Expand", ["x", "shape"], ["y"]),
+        Step("Transpose", ["y"], ["z"], {"perm": [1, 0]}),
+        Step("Slice", ["z", "start", "stop"], ["few"]),
+    ]
+    dtypes = dict.fromkeys(["y", "z", "few"], F32)
+    constants = {
+        "shape": np.array([1 << 19, 1 << 19], np.int64),
+        "start": np.array([0, 0], np.int64),
+        "stop": np.array([1, 1], np.int64),
+    }
+    x = np.ones(1, np.float32)
     with pytest.raises(MemoryError):
-        made.bind([[1]])
+        executor(steps, ["few"], dtypes, constants).bind([[1]])
+    with pytest.raises(MemoryError):
+        executor(steps[:1], ["y"], dtypes, constants).run([x])
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7, 20, 60, 100])
