@@ -73,8 +73,8 @@ def main() -> None:
     for number in range(int(first), int(first) + int(count)):
         rng = random.Random(number)
         seed = rng.choice(seeds)
-        data = mutant(seed.suffix[1:], seed.read_bytes(), rng)
         Path(current).write_text(f"{number} {seed.name}")
+        data = mutant(seed.suffix[1:], seed.read_bytes(), rng)
         faulthandler.dump_traceback_later(SECONDS_EACH, exit=True)
         try:
             tally[exercise(data, np.random.default_rng(number))] += 1

@@ -27,6 +27,11 @@ for m, k, n in [(1, 1, 1), (2, 3, 8), (3, 17, 9), (5, 64, 31), (4, 0, 5), (33, 2
     b = rng.standard_normal((k, n)).astype(np.float32)
     [y] = run_op("MatMul", [a, b], kernel={NAME!r}, threads=2)
     np.testing.assert_allclose(y, a.astype(np.float64) @ b, rtol=1e-5, atol=1e-5)
+for m in (1, 2):  # the kernel alone, between guard pages
+    a, b = rng.standard_normal((m, 7)), rng.standard_normal((7, 8))
+    flat = [x.astype(np.float32).ravel() for x in (a, b)]
+    y = _core.testing.gemm_f32({NAME!r}, m, 7, flat[0], 7, flat[1], at_start=False)
+    np.testing.assert_allclose(y.reshape(2, 8)[:m], a @ b, rtol=1e-5, atol=1e-5)
 """
 
 
