@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class Error(Exception):
     """Base of everything lepton_rt raises on purpose."""
@@ -17,3 +20,18 @@ class InputError(Error, ValueError):
 
 class UnsupportedError(Error, NotImplementedError):
     """The request is well formed, but this version cannot honour it."""
+
+
+@contextmanager
+def as_model_error(doing: str) -> Iterator[None]:
+    """Whatever a malformed model makes Python code stumble over becomes a `ModelError`.
+
+    Running out of memory and interrupts pass through.
+    """
+    try:
+        yield
+    except (Error, MemoryError):
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        raise ModelError(f"{doing}: {text[:500]}") from error

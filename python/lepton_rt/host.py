@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_rt.errors import ModelError
+from lepton_rt.errors import ModelError, as_model_error
 from lepton_rt.graph.ir import Array, Graph, Node, Value, node_reads, subgraphs
 from lepton_rt.lower import HostStep
 
@@ -30,12 +30,13 @@ class HostRunner:
     def run(self, index: int, inputs: list[Array | None]) -> list[Array | None]:
         """Evaluates host step `index`; None stands for an omitted operand."""
         node = self._steps[index].node
-        if index not in self._evaluators:
-            self._evaluators[index] = _evaluator(node, self._graph)
         names = node_reads(node) if any(subgraphs(node)) else node.inputs
         feeds = {name: array for name, array in zip(names, inputs) if name and array is not None}
         wanted = [name for name in node.outputs if name]
-        made = dict(zip(wanted, self._evaluators[index].run(wanted, feeds)))
+        with as_model_error(f'{node.key} "{node.name}" failed in the reference evaluator'):
+            if index not in self._evaluators:
+                self._evaluators[index] = _evaluator(node, self._graph)
+            made = dict(zip(wanted, self._evaluators[index].run(wanted, feeds)))
         return [self._typed(name, made[name]) if name else None for name in node.outputs]
 
     def _typed(self, name: str, result: Any) -> Array:

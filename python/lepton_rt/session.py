@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 
 from lepton_rt import _core
-from lepton_rt.errors import InputError, ModelError
+from lepton_rt.errors import InputError, ModelError, as_model_error
 from lepton_rt.explanation import Explanation
 from lepton_rt.graph.ir import Array, Dim, Graph, Value
 from lepton_rt.host import HostRunner, warn_about
@@ -154,9 +154,10 @@ class Session:
         isas = list(_core.machine_isas())
         if isa is not None and isa not in isas[: isas.index(best) + 1]:
             raise InputError(f"isa {isa!r} cannot be used here; usable: {', '.join(isas)}")
-        self._graph = load_graph(model)
-        compiled = optimise_graph(self._graph) if optimise else legalise(self._graph)
-        lowered = lower(compiled, isa or best)
+        with as_model_error("the model cannot be compiled"):
+            self._graph = load_graph(model)
+            compiled = optimise_graph(self._graph) if optimise else legalise(self._graph)
+            lowered = lower(compiled, isa or best)
         warn_about(lowered.host)
         self._plan = lowered.plan
         self._inputs = tuple(_spec(n, v) for n, v in self._graph.inputs.items())

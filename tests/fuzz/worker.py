@@ -1,7 +1,8 @@
 """Runs mutants in this process: worker.py SEEDS_DIR CURRENT first count.
 
 Before each one the file CURRENT says which it is, so that the parent knows what a crash was about.
-Whatever a mutant raises must be a lepton_rt.Error; anything else is printed and ends the process.
+Whatever a mutant raises must be a lepton_rt.Error or a MemoryError; anything else is printed and
+ends the process.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ def exercise(data: bytes, rng: np.random.Generator) -> str:
                 return "large"
             feed[value.name] = array
         session.run(feed)
+    except MemoryError:
+        return "large"
     except lepton_rt.Error as error:
         text = str(error)
         if not text or len(text) > 2000:
