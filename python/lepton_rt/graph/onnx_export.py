@@ -40,13 +40,10 @@ def build_model(graph: Graph, opset: int, store: StoreTensor = embedded) -> Mode
     if not MIN_OPSET <= opset <= OPSET:
         raise UnsupportedError(f"models are written at opset {MIN_OPSET} to {OPSET}, not {opset}")
     graph = expand_graph(graph)
-    model = _skeleton(graph)
+    model = skeleton(graph)
     if opset < OPSET:
         downgrade(model, opset)
-    try:
-        onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise ModelError(f"the graph is not valid ONNX: {_first_line(error)}") from error
+    check_skeleton(model)
     _attach_weights(model.graph, graph, store)
     return model
 
@@ -55,7 +52,16 @@ def _first_line(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _skeleton(graph: Graph) -> ModelProto:
+def check_skeleton(model: ModelProto) -> None:
+    """Holds a model without weights against ONNX's own rules; raises ModelError."""
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        raise ModelError(f"the model is not valid ONNX: {_first_line(error)}") from None
+
+
+def skeleton(graph: Graph) -> ModelProto:
+    """The graph at the house opset, large constants standing as inputs."""
     domains = {node.domain for node in graph.nodes} - {""}
     imports = [helper.make_opsetid("", OPSET)]
     imports += [helper.make_opsetid(d, graph.opsets.get(d, 1)) for d in sorted(domains)]
@@ -98,7 +104,7 @@ def _graph_proto(graph: Graph, top: bool = False) -> GraphProto:
         else:
             proto.initializer.append(embedded(name, constant))
     for node in graph.nodes:
-        proto.node.append(_node_proto(node))
+        proto.node.append(node_proto(node))
     for name, value in graph.outputs.items():
         proto.output.append(_value_info(name, value))
     _add_inner_values(proto, graph)
@@ -133,7 +139,8 @@ def element_type(dtype: np.dtype[Any]) -> int:
 # Nodes ---------------------------------------------------------------------------------------
 
 
-def _node_proto(node: Node) -> NodeProto:
+def node_proto(node: Node) -> NodeProto:
+    """One node as a message, attributes in the kinds the schema names."""
     proto = NodeProto(op_type=node.op, domain=node.domain, name=node.name)
     proto.input.extend(node.inputs)
     proto.output.extend(node.outputs)

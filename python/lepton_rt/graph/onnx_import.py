@@ -50,7 +50,7 @@ class _Scope:
 
 
 class Importer:
-    """Builds one Graph from one ModelProto; `versions` maps node ids to opsets."""
+    """Builds one Graph from one ModelProto; `versions`: output name → opset of inlined nodes."""
 
     def __init__(
         self, model: ModelProto, tensors: TensorReader, domains: frozenset[str] = frozenset()
@@ -61,14 +61,15 @@ class Importer:
         self._functions = self._index_functions(model.functions)
         self._calls = 0
         self._count = 0
-        self.versions: dict[int, int] = {}
+        self.opset = 0
+        self.versions: dict[str, int] = {}
 
     def run(self) -> Graph:
         """The model's graph; nodes keep their written opset (see `versions`), unsorted."""
         if not self._model.HasField("graph"):
             raise ModelError("the file holds no ONNX graph")
-        opset = _main_opset(self._model.opset_import, "the model")
-        graph = self._graph(self._model.graph, _Scope(opset=opset), top=True)
+        self.opset = _main_opset(self._model.opset_import, "the model")
+        graph = self._graph(self._model.graph, _Scope(opset=self.opset), top=True)
         graph.metadata = {entry.key: entry.value for entry in self._model.metadata_props}
         return graph
 
@@ -135,7 +136,8 @@ class Importer:
             self._add_constant(graph, outputs[0], _constant_value(attrs, outputs[0]))
             return
         node = Node(proto.op_type, inputs, outputs, attrs, domain, scope.prefix + proto.name)
-        self.versions[id(node)] = scope.opset
+        if scope.opset != self.opset:
+            self.versions.update((name, scope.opset) for name in outputs if name)
         graph.nodes.append(node)
 
     def _attributes(self, proto: NodeProto, scope: _Scope) -> dict[str, Attr]:
@@ -213,7 +215,6 @@ class Importer:
         if formal in inner.names:
             # The function hands one of its inputs (or an earlier output) straight back.
             node = Node("Identity", [inner.names[formal]], [actual])
-            self.versions[id(node)] = inner.opset
             graph.nodes.append(node)
         else:
             inner.names[formal] = actual

@@ -10,11 +10,13 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 
-from lepton_rt.errors import ModelError
+from lepton_rt.errors import ModelError, UnsupportedError
 from lepton_rt.graph.ir import OPSET, Graph
 from lepton_rt.graph.onnx_export import build_model
 from lepton_rt.graph.onnx_import import Importer
+from lepton_rt.graph.onnx_schema import check_graph, infer_by_schema
 from lepton_rt.graph.onnx_tensors import TensorReader
+from lepton_rt.graph.onnx_upgrade import Upgrader
 from lepton_rt.graph.onnx_write import write_model
 from lepton_rt.graph.topology import sort_nodes
 from lepton_rt.graph.types import infer_types
@@ -41,8 +43,29 @@ def import_onnx(
     importer = Importer(proto, TensorReader(folders), domains)
     graph = importer.run()
     sort_nodes(graph)
-    graph.opsets[""] = OPSET
-    return infer_types(graph)
+    _check_opsets(importer)
+    upgrader = Upgrader(importer.opset, importer.versions, graph.tensor_names())
+    graph = infer_types(graph, infer_by_schema, upgrader)
+    try:
+        check_graph(graph)
+    except ModelError as error:
+        if importer.opset <= OPSET:
+            raise
+        raise UnsupportedError(
+            f"the model uses what opset {importer.opset} added after {OPSET}: {error}"
+        ) from None
+    return graph
+
+
+def _check_opsets(importer: Importer) -> None:
+    known = onnx.defs.onnx_opset_version()
+    newest = max([importer.opset, *importer.versions.values()])
+    if newest > known:
+        raise UnsupportedError(
+            f"the model uses opset {newest}; the installed onnx package knows {known}: upgrade it"
+        )
+    if min([importer.opset, *importer.versions.values()]) < 1:
+        raise ModelError("the model states an opset below 1")
 
 
 def export_onnx(graph: Graph, opset: int = 21) -> ModelProto:

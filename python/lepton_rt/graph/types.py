@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from lepton_rt.errors import ModelError
+from lepton_rt.errors import ModelError, UnsupportedError
 from lepton_rt.graph.inference import RULES, contents
 from lepton_rt.graph.inference.context import Context, merge_shape
 from lepton_rt.graph.ir import Array, Graph, Node, Value
@@ -16,27 +17,32 @@ UNKNOWN_DTYPE = np.dtype("V")
 """Stands for a subgraph's undeclared element type until inference finds it."""
 
 Fallback = Callable[[Node, list["Value | None"]], "list[Value | None]"]
+Rewrite = Callable[[Node, "Scope"], list[Node]]
 
 
-def infer_types(graph: Graph, fallback: Fallback | None = None) -> Graph:
+def infer_types(
+    graph: Graph, fallback: Fallback | None = None, rewrite: Rewrite | None = None
+) -> Graph:
     """A copy of graph with `values` filled and output types completed.
 
     What a rule finds replaces what the graph said; dimensions no rule knows keep what was said.
     An operator without a rule keeps its outputs' values, or asks `fallback` (node, input types).
+    rewrite (node, scope), if given, replaces each node by those it returns before they are typed.
     Raises ModelError where operands cannot fit together.
     """
     result = graph.copy()
-    _Scope(result, None, fallback).run()
+    Scope(result, None, fallback, rewrite).run()
     return result
 
 
 @dataclass
-class _Scope:
+class Scope:
     """One graph under inference, inside the graph whose names it may capture."""
 
     graph: Graph
-    parent: _Scope | None
+    parent: Scope | None
     fallback: Fallback | None = None
+    rewrite: Rewrite | None = None
     contents: dict[str, Array] = field(default_factory=dict)
 
     def value(self, name: str) -> Value | None:
@@ -48,6 +54,12 @@ class _Scope:
                 value = table[name]
                 return None if value.dtype == UNKNOWN_DTYPE else value
         return self.parent.value(name) if self.parent is not None else None
+
+    def array(self, name: str) -> Array | None:
+        """Dense contents of a constant of this graph or those around it."""
+        if name in self.graph.constants:
+            return self.graph.array(name)
+        return self.parent.array(name) if self.parent is not None else None
 
     def content(self, name: str) -> Array | None:
         if name in self.contents:
@@ -65,8 +77,12 @@ class _Scope:
         made = {name for node in self.graph.nodes for name in node.outputs}
         # Statements about tensors are used only once their producers have been seen.
         self.graph.values = {}
+        nodes: list[Node] = []
         for node in self.graph.nodes:
-            self._node(node, said)
+            for each in self._rewritten(node):
+                self._node(each, said)
+                nodes.append(each)
+        self.graph.nodes = nodes
         for name, before in self.graph.outputs.items():
             found = self.value(name)
             if found is not None:
@@ -75,6 +91,12 @@ class _Scope:
                 self.graph.outputs[name] = Value(found.dtype, shape)
                 if name in made:
                     self.graph.values[name] = self.graph.outputs[name]
+
+    def _rewritten(self, node: Node) -> list[Node]:
+        if self.rewrite is None:
+            return [node]
+        with _naming(node):
+            return self.rewrite(node, self)
 
     def _check_output(self, name: str, before: Value, found: Value) -> None:
         if before.dtype not in (found.dtype, UNKNOWN_DTYPE):
@@ -88,20 +110,9 @@ class _Scope:
         inputs = [self.value(name) if name else None for name in node.inputs]
         known = [self.content(name) if name else None for name in node.inputs]
         ctx = Context(node, inputs, known, previous)
-        try:
+        with _naming(node):
             found = self._infer(ctx)
             content = contents.evaluate(ctx, found[0] if found else None)
-        except ModelError as error:
-            raise ModelError(f"{_label(node)}: {error}") from None
-        except (
-            IndexError,
-            KeyError,
-            TypeError,
-            ValueError,
-            OverflowError,
-            ArithmeticError,
-        ) as error:
-            raise ModelError(f"{_label(node)} is malformed: {error}") from error
         for i, name in enumerate(node.outputs):
             if not name:
                 continue
@@ -132,18 +143,18 @@ class _Scope:
             if value is not None:
                 declared = graph.inputs[name]
                 graph.inputs[name] = Value(value.dtype, merge_shape(value.shape, declared.shape))
-        _Scope(graph, self, self.fallback).run()
+        Scope(graph, self, self.fallback, self.rewrite).run()
         node.attrs[attr] = graph
         return graph
 
 
-def _if(scope: _Scope, ctx: Context) -> list[Value | None]:
+def _if(scope: Scope, ctx: Context) -> list[Value | None]:
     branches = [scope.body(ctx.node, attr) for attr in ("then_branch", "else_branch")]
     pairs = zip(*(_output_values(branch) for branch in branches), strict=False)
     return [_common(a, b) for a, b in pairs]
 
 
-def _loop(scope: _Scope, ctx: Context) -> list[Value | None]:
+def _loop(scope: Scope, ctx: Context) -> list[Value | None]:
     carried = len(ctx.inputs) - 2
     if carried < 0:
         raise ModelError("Loop needs a trip count and a condition, given or omitted")
@@ -156,7 +167,7 @@ def _loop(scope: _Scope, ctx: Context) -> list[Value | None]:
     return [*finals, *(_stacked(v, None, 0) for v in outs[carried:])]
 
 
-def _scan(scope: _Scope, ctx: Context) -> list[Value | None]:
+def _scan(scope: Scope, ctx: Context) -> list[Value | None]:
     count = ctx.int_attr("num_scan_inputs")
     if not 0 < count <= len(ctx.inputs):
         raise ModelError(f"Scan with num_scan_inputs {count} has {len(ctx.inputs)} inputs")
@@ -206,7 +217,7 @@ def _common(a: Value | None, b: Value | None) -> Value | None:
     )
 
 
-_CONTROL: dict[str, Callable[[_Scope, Context], list[Value | None]]] = {
+_CONTROL: dict[str, Callable[[Scope, Context], list[Value | None]]] = {
     "If": _if,
     "Loop": _loop,
     "Scan": _scan,
@@ -226,6 +237,19 @@ def _count(shape: tuple[int, ...]) -> int:
     for dim in shape:
         total *= dim
     return total
+
+
+@contextmanager
+def _naming(node: Node) -> Iterator[None]:
+    """Turns whatever goes wrong with a malformed node into an error that names it."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{_label(node)}: {error}") from None
+    except UnsupportedError:
+        raise
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError, ArithmeticError) as error:
+        raise ModelError(f"{_label(node)} is malformed: {error}") from error
 
 
 def _label(node: Node) -> str:

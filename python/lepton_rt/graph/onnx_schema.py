@@ -1,0 +1,59 @@
+"""What ONNX's own operator schemas say of a graph: validity, and types where we have no rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+import onnx.shape_inference
+from onnx import helper
+
+from lepton_rt.graph.inference.context import Shape
+from lepton_rt.graph.ir import OPSET, Graph, Node, Value, subgraphs
+from lepton_rt.graph.onnx_export import check_skeleton, element_type, node_proto, skeleton
+from lepton_rt.graph.onnx_tensors import numpy_dtype
+
+
+def check_graph(graph: Graph) -> None:
+    """Raises ModelError or UnsupportedError where a graph is not valid ONNX."""
+    check_skeleton(skeleton(graph))
+
+
+def infer_by_schema(node: Node, inputs: list[Value | None]) -> list[Value | None]:
+    """Output types of a main-domain node by its ONNX schema; [] where it cannot say."""
+    known = {name: v for name, v in zip(node.inputs, inputs, strict=True) if name}
+    if node.domain or any(v is None for v in known.values()) or any(subgraphs(node)):
+        return []
+    try:
+        schema = onnx.defs.get_schema(node.op, OPSET, "")
+        types = {name: _type_proto(v) for name, v in known.items() if v is not None}
+        found = onnx.shape_inference.infer_node_outputs(
+            schema,
+            node_proto(node),
+            types,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=helper.find_min_ir_version_for([helper.make_opsetid("", OPSET)]),
+        )
+    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return []
+    return [_value(found.get(name)) for name in node.outputs]
+
+
+def _type_proto(value: Value) -> onnx.TypeProto:
+    shape = None if value.shape is None else list(value.shape)
+    proto: onnx.TypeProto = helper.make_tensor_type_proto(element_type(value.dtype), shape)
+    return proto
+
+
+def _value(proto: Any) -> Value | None:
+    if proto is None or not proto.HasField("tensor_type") or not proto.tensor_type.elem_type:
+        return None
+    tensor = proto.tensor_type
+    dtype = numpy_dtype(tensor.elem_type, "an inferred tensor")
+    if not tensor.HasField("shape"):
+        return Value(dtype)
+    dims: Shape = tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+        for dim in tensor.shape.dim
+    )
+    return Value(dtype, dims)
