@@ -1,0 +1,257 @@
+// QuantizeLinear and DequantizeLinear are one-instruction programs over x, scale and zero point,
+// the latter two viewed so that they broadcast along the axis. DynamicQuantizeLinear finds its
+// range first. lepton.Lookup maps bytes through a table.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "ops/convert.h"
+#include "ops/elementwise_op.h"
+#include "ops/reduce.h"
+
+namespace lepton {
+namespace {
+
+struct Range {
+  int lo, hi;
+};
+
+bool quantized_range(DType t, Range* range) {
+  switch (t) {
+    case DType::kU8: *range = {0, 255}; return true;
+    case DType::kS8: *range = {-128, 127}; return true;
+    case DType::kU16: *range = {0, 65535}; return true;
+    case DType::kS16: *range = {-32768, 32767}; return true;
+    default: return false;
+  }
+}
+
+bool is_f32_like(DType t) { return t == DType::kF32 || t == DType::kF16 || t == DType::kBF16; }
+
+class LinearOp : public ElementwiseOp {
+ public:
+  static Status create_linear(const StepDesc& step, const std::string& text,
+                              std::unique_ptr<Op>* op) {
+    std::unique_ptr<LinearOp> made(new LinearOp);
+    made->axis_ = step.attrs->i("axis", 1);
+    LEPTON_RETURN_IF_ERROR(made->init(step, text, Compute::kF32));
+    *op = std::move(made);
+    return {};
+  }
+
+ protected:
+  Status input_shapes(const BindContext& context, std::vector<Shape>* shapes) const override {
+    const Shape& x = context.input(0).shape;
+    shapes->push_back(x);
+    const int inputs = context.num_inputs();
+    for (int i = 1; i < inputs; ++i) {
+      const Shape& s = context.input(i).shape;
+      if (i == 2 && s.elements() != context.input(1).shape.elements())
+        return invalid_input("scale and zero point differ in shape");
+      if (s.rank <= 1 && s.elements() == 1) {
+        shapes->push_back({});
+        continue;
+      }
+      const int64_t axis = axis_ < 0 ? axis_ + x.rank : axis_;
+      if (s.rank != 1) return unsupported("blocked quantisation");
+      if (axis < 0 || axis >= x.rank || x[static_cast<int>(axis)] != s[0])
+        return invalid_input("scale " + s.str() + " does not fit " + x.str());
+      Shape view;
+      for (int d = static_cast<int>(axis); d < x.rank; ++d) view.push_back(d == axis ? s[0] : 1);
+      shapes->push_back(view);
+    }
+    return {};
+  }
+
+ private:
+  int64_t axis_ = 1;
+};
+
+// An explicitly omitted zero point is as good as none.
+StepDesc without_trailing(const StepDesc& step) {
+  StepDesc copy = step;
+  while (copy.inputs.size() > 2 && !copy.inputs.back().present) copy.inputs.pop_back();
+  return copy;
+}
+
+Status check_linear(const StepDesc& step) {
+  if (step.inputs.size() < 2 || step.inputs.size() > 3 || step.outputs.size() != 1)
+    return invalid_model("expected x, scale, zero point");
+  if (step.attrs->i("block_size") != 0) return unsupported("blocked quantisation");
+  if (!step.has_input(0) || !step.has_input(1)) return invalid_model("x or scale is missing");
+  if (!is_f32_like(step.inputs[1].dtype)) return unsupported("dtype of the scale");
+  return {};
+}
+
+}  // namespace
+
+Status make_quantize_linear(const StepDesc& whole, std::unique_ptr<Op>* op) {
+  const StepDesc step = without_trailing(whole);
+  LEPTON_RETURN_IF_ERROR(check_linear(step));
+  Range range{};
+  if (!quantized_range(step.outputs[0], &range)) return unsupported("dtype of y");
+  const DType x = step.inputs[0].dtype;
+  if (!is_f32_like(x) && x != DType::kS32) return unsupported("dtype of x");
+  const bool has_zero_point = step.inputs.size() == 3;
+  if (has_zero_point && step.inputs[2].dtype != step.outputs[0])
+    return invalid_model("the zero point must have the dtype of y");
+  const std::string text = std::string("Quantize r0 r1 ") + (has_zero_point ? "r2" : "#0") + " #" +
+                           std::to_string(range.lo) + " #" + std::to_string(range.hi);
+  return LinearOp::create_linear(step, text, op);
+}
+
+Status make_dequantize_linear(const StepDesc& whole, std::unique_ptr<Op>* op) {
+  const StepDesc step = without_trailing(whole);
+  LEPTON_RETURN_IF_ERROR(check_linear(step));
+  Range range{};
+  const DType x = step.inputs[0].dtype;
+  if (!quantized_range(x, &range) && x != DType::kS32) return unsupported("dtype of x");
+  if (!is_f32_like(step.outputs[0])) return unsupported("dtype of y");
+  const bool has_zero_point = step.inputs.size() == 3;
+  if (has_zero_point && step.inputs[2].dtype != x)
+    return invalid_model("the zero point must have the dtype of x");
+  return LinearOp::create_linear(step, has_zero_point ? "Dequantize r0 r1 r2" : "Dequantize r0 r1",
+                                 op);
+}
+
+namespace {
+
+// y_scale = (max − min) / 255 over the range that includes zero, or 1 when it is empty;
+// y_zero_point = rint(clamp(−min / y_scale, 0, 255)).
+class DynamicQuantizeOp : public Op {
+ public:
+  explicit DynamicQuantizeOp(Isa isa)
+      : row_min_(find_reduce(ReduceOp::kMin, isa).row),
+        row_max_(find_reduce(ReduceOp::kMax, isa).row),
+        quantize_(find_micro(MicroOp::kQuantize, Compute::kF32, isa)),
+        store_(find_store(Compute::kF32, DType::kU8, isa)) {}
+
+  Status bind(BindContext& context) const override {
+    const Shape shape = context.input(0).shape;
+    const int64_t n = shape.elements();
+    LEPTON_RETURN_IF_ERROR(context.set_output(0, shape));
+    LEPTON_RETURN_IF_ERROR(context.set_output(1, {}));
+    LEPTON_RETURN_IF_ERROR(context.set_output(2, {}));
+    const int64_t chunks =
+        std::max<int64_t>(1, std::min<int64_t>(n / kChunk, 4 * context.threads()));
+    context.set_scratch(static_cast<size_t>(chunks) * kCacheLine);
+    context.set_run([this, n, chunks](const RunArgs& args) { return run(args, n, chunks); });
+    return {};
+  }
+
+ private:
+  static constexpr int64_t kChunk = 1 << 15;
+  static constexpr size_t kTile = 512;
+
+  Status run(const RunArgs& args, int64_t n, int64_t chunks) const {
+    const float* x = args.input<float>(0);
+    const auto range_of = [&](int64_t c) {
+      return reinterpret_cast<float*>(args.scratch + static_cast<size_t>(c) * kCacheLine);
+    };
+    args.parallel.loop(chunks, [&](int64_t c, int) {
+      const int64_t first = n * c / chunks;
+      const size_t count = static_cast<size_t>(n * (c + 1) / chunks - first);
+      range_of(c)[0] = static_cast<float>(row_min_(x + first, count, 0));
+      range_of(c)[1] = static_cast<float>(row_max_(x + first, count, 0));
+    });
+    float lo = 0, hi = 0;
+    for (int64_t c = 0; c < chunks; ++c) {
+      lo = range_of(c)[0] < lo ? range_of(c)[0] : lo;
+      hi = range_of(c)[1] > hi ? range_of(c)[1] : hi;
+    }
+    const float scale = hi == lo ? 1.0f : (hi - lo) / 255.0f;
+    const float bias = 0.0f - lo / scale;
+    const float zero_point = std::rint(bias > 0 ? (bias < 255 ? bias : 255.0f) : 0.0f);
+    if (args.out[1] != nullptr) *args.output<float>(1) = scale;
+    if (args.out[2] != nullptr) *args.output<uint8_t>(2) = static_cast<uint8_t>(zero_point);
+    if (args.out[0] == nullptr) return {};
+    args.parallel.loop(chunks, [&](int64_t c, int) {
+      quantize_range(x, args.output<uint8_t>(0), n * c / chunks, n * (c + 1) / chunks, scale,
+                     zero_point);
+    });
+    return {};
+  }
+
+  void quantize_range(const float* x, uint8_t* y, int64_t first, int64_t last, float scale,
+                      float zero_point) const {
+    const float lo = 0, hi = 255;
+    alignas(64) float tile[kTile];
+    for (int64_t i = first; i < last; i += kTile) {
+      const size_t n = std::min(kTile, static_cast<size_t>(last - i));
+      quantize_({n, {x + i, &scale, &zero_point, &lo, &hi}, tile, 0x1e});
+      store_(tile, y + i, n);
+    }
+  }
+
+  ReduceRowFn row_min_, row_max_;
+  MicroFn quantize_;
+  ConvertFn store_;
+};
+
+class LookupOp : public Op {
+ public:
+  explicit LookupOp(size_t element_size) : element_size_(element_size) {}
+
+  Status bind(BindContext& context) const override {
+    const Shape shape = context.input(0).shape;
+    if (context.input(1).shape.elements() != 256) return invalid_model("a table has 256 entries");
+    LEPTON_RETURN_IF_ERROR(context.set_output(0, shape));
+    if (element_size_ == 1) context.allow_in_place(0, 0);
+    const int64_t n = shape.elements();
+    const int64_t chunks = std::max<int64_t>(1, std::min<int64_t>(n >> 16, 4 * context.threads()));
+    context.set_run([this, n, chunks](const RunArgs& args) -> Status {
+      args.parallel.loop(chunks, [&](int64_t c, int) {
+        const int64_t first = n * c / chunks, last = n * (c + 1) / chunks;
+        if (element_size_ == 1)
+          look_up<uint8_t>(args, first, last);
+        else
+          look_up<uint32_t>(args, first, last);
+      });
+      return {};
+    });
+    return {};
+  }
+
+ private:
+  template <typename T>
+  static void look_up(const RunArgs& args, int64_t first, int64_t last) {
+    const uint8_t* x = args.input<uint8_t>(0);
+    T table[256];  // on the stack: stores to y cannot change it
+    std::memcpy(table, args.in[1], sizeof table);
+    T* y = args.output<T>(0);
+    for (int64_t i = first; i < last; ++i) y[i] = table[x[i]];
+  }
+
+  size_t element_size_;
+};
+
+}  // namespace
+
+Status make_dynamic_quantize_linear(const StepDesc& step, std::unique_ptr<Op>* op) {
+  if (step.inputs.size() != 1 || step.outputs.size() != 3)
+    return invalid_model("DynamicQuantizeLinear takes x and makes y, scale, zero point");
+  if (step.inputs[0].dtype != DType::kF32) return unsupported("dtype of x");
+  const auto is = [&](int i, DType t) {
+    return step.outputs[static_cast<size_t>(i)] == t ||
+           step.outputs[static_cast<size_t>(i)] == DType::kUndefined;
+  };
+  if (!is(0, DType::kU8) || !is(1, DType::kF32) || !is(2, DType::kU8))
+    return unsupported("output dtypes");
+  *op = std::make_unique<DynamicQuantizeOp>(step.isa);
+  return {};
+}
+
+Status make_lookup(const StepDesc& step, std::unique_ptr<Op>* op) {
+  if (step.inputs.size() != 2 || step.outputs.size() != 1 || !step.has_input(1))
+    return invalid_model("Lookup takes x and a table");
+  const DType x = step.inputs[0].dtype, y = step.outputs[0];
+  if (x != DType::kU8 && x != DType::kS8) return unsupported("dtype of x");
+  if (y != DType::kU8 && y != DType::kS8 && y != DType::kF32) return unsupported("dtype of y");
+  if (step.inputs[1].dtype != y) return invalid_model("the table must have the dtype of y");
+  *op = std::make_unique<LookupOp>(lepton::size_of(y));
+  return {};
+}
+
+}  // namespace lepton
