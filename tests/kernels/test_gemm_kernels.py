@@ -1,0 +1,343 @@
+"""Every line of the GEMM kernel lists, one call at a time, operands against guard pages."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from harness import run_op
+from lepton_rt import _core
+
+Array = npt.NDArray[Any]
+Line = dict[str, Any]
+
+PLACEMENTS = (False, True)  # operands against the page after, the page before
+GAP = 77  # what lies between rows of a destination and must still be there afterwards
+
+
+def lines(family: str, kind: str = "") -> list[Any]:
+    allowed = _core.machine_isas()[: _core.machine_isas().index(_core.max_isa()) + 1]
+    return [
+        pytest.param(line, id=line["name"])
+        for line in _core.kernels()
+        if line["family"] == family and line["isa"] in allowed and kind in ("", line["kind"])
+    ]
+
+
+def extremes(rng: np.random.Generator, shape: Any, low: int, high: int) -> Array:
+    x = rng.integers(low, high + 1, shape)
+    return np.where(rng.random(shape) < 0.4, rng.choice([low, high], shape), x)
+
+
+def flat_rows(rows: Array, stride: int, fill: Any) -> Array:
+    """The rows `stride` apart in one flat array that ends with the last row."""
+    m, n = rows.shape
+    if m == 0 or n == 0:
+        return np.empty(0, rows.dtype)
+    flat = np.full((m - 1) * stride + n, fill, rows.dtype)
+    for i in range(m):
+        flat[i * stride : i * stride + n] = rows[i]
+    return flat
+
+
+def rows_of(flat: Array, m: int, n: int, stride: int) -> Array:
+    """The rows again; checks that what lies between them was left alone."""
+    if m == 0 or n == 0:
+        assert flat.size == 0
+        return flat.reshape(m, n)
+    gaps = np.ones(flat.size, bool)
+    for i in range(m):
+        gaps[i * stride : i * stride + n] = False
+    assert (flat[gaps] == GAP).all()
+    return np.stack([flat[i * stride : i * stride + n] for i in range(m)])
+
+
+def depths(kr: int) -> list[int]:
+    return sorted({kr * k for k in (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33, 100)})
+
+
+@pytest.mark.parametrize("line", lines("gemm_s8"))
+@pytest.mark.parametrize("at_start", PLACEMENTS)
+def test_gemm_s8_tile(line: Line, rng: np.random.Generator, at_start: bool) -> None:
+    nr, kr = line["nr"], line["kr"]
+    for m, k, gap in itertools.product(range(1, line["mr"] + 1), depths(kr), (0, 6)):
+        lhs = extremes(rng, (m, k), -255, 255).astype(np.int16)
+        rhs = extremes(rng, (k, nr), -255, 255).astype(np.int16)
+        panel = rhs.reshape(k // kr, kr, nr).transpose(0, 2, 1).reshape(-1)
+        stride = k + gap * kr
+        flat = flat_rows(lhs, stride, 999)
+        got = _core.testing.gemm_s8(line["name"], m, k, flat, stride, panel, at_start)
+        want = lhs.astype(np.int64) @ rhs.astype(np.int64)
+        np.testing.assert_array_equal(got.reshape(-1, nr)[:m], want)
+
+
+@pytest.mark.parametrize("line", lines("gemm_s8"))
+def test_gemm_s8_wraps(line: Line) -> None:
+    """Beyond 2^31 the sum wraps; it never saturates."""
+    k = 40000
+    lhs = np.full((1, k), 255, np.int16)
+    panel = np.full(k * line["nr"], 255, np.int16)
+    got = _core.testing.gemm_s8(line["name"], 1, k, lhs.reshape(-1), k, panel, False)
+    want = np.array(255 * 255 * k).astype(np.int32)
+    assert (got[: line["nr"]] == want).all()
+
+
+@pytest.mark.parametrize("line", lines("gemm_f32"))
+@pytest.mark.parametrize("at_start", PLACEMENTS)
+def test_gemm_f32_tile(line: Line, rng: np.random.Generator, at_start: bool) -> None:
+    nr = line["nr"]
+    for m, k, gap in itertools.product(range(1, line["mr"] + 1), depths(1), (0, 3)):
+        lhs = rng.standard_normal((m, k)).astype(np.float32)
+        rhs = rng.standard_normal((k, nr)).astype(np.float32)
+        flat = flat_rows(lhs, k + gap, np.nan)
+        panel = rhs.reshape(-1)
+        got = _core.testing.gemm_f32(line["name"], m, k, flat, k + gap, panel, at_start)
+        want = lhs.astype(np.float64) @ rhs.astype(np.float64)
+        # A float32 sum of k products errs by at most about k·eps times the sum of their sizes.
+        bound = (k + 1) * np.finfo(np.float32).eps * (np.abs(lhs) @ np.abs(rhs)) + 1e-30
+        assert (np.abs(got.reshape(-1, nr)[:m] - want) <= bound).all()
+
+
+@pytest.mark.parametrize("line", lines("gemm_f32"))
+def test_gemm_f32_rows_do_not_depend_on_the_tile(line: Line, rng: np.random.Generator) -> None:
+    k, nr = 37, line["nr"]
+    lhs = rng.standard_normal((line["mr"], k)).astype(np.float32)
+    panel = rng.standard_normal(k * nr).astype(np.float32)
+    full = _core.testing.gemm_f32(line["name"], line["mr"], k, lhs.reshape(-1), k, panel, False)
+    for i in range(line["mr"]):
+        one = _core.testing.gemm_f32(line["name"], 1, k, lhs[i], k, panel, False)
+        np.testing.assert_array_equal(one[:nr], full.reshape(-1, nr)[i])
+
+
+@pytest.mark.parametrize("line", lines("widen_s8"))
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("at_start", PLACEMENTS)
+def test_widen(line: Line, rng: np.random.Generator, dtype: str, at_start: bool) -> None:
+    info = np.iinfo(dtype)
+    for m, k, pad, zero_point in itertools.product(
+        (0, 1, 3), (0, 1, 7, 15, 16, 17, 31, 32, 33, 70), (0, 1, 3), (info.min, 0, info.max)
+    ):
+        src = extremes(rng, (m, k), info.min, info.max).astype(dtype)
+        stride, dst_stride = k + 5, k + pad + 2
+        dst = flat_rows(np.full((m, k + pad), GAP, np.int16), dst_stride, GAP)
+        got = _core.testing.widen_s8(
+            line["name"],
+            m,
+            k,
+            k + pad,
+            flat_rows(src, stride, 1),
+            stride,
+            int(zero_point),
+            dst,
+            dst_stride,
+            at_start,
+        )
+        want = np.zeros((m, k + pad), np.int16)
+        want[:, :k] = src.astype(np.int16) - zero_point
+        np.testing.assert_array_equal(rows_of(got, m, k + pad, dst_stride), want)
+
+
+EXTENTS = list(itertools.product((0, 1, 2, 7), (0, 1, 7, 8, 9, 15, 16, 17, 24, 31)))
+
+
+@pytest.mark.parametrize("line", lines("epilogue_f32"))
+@pytest.mark.parametrize("at_start", PLACEMENTS)
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("has_residual", [False, True])
+def test_epilogue_f32(
+    line: Line, rng: np.random.Generator, at_start: bool, has_bias: bool, has_residual: bool
+) -> None:
+    for (m, n), gap in itertools.product(EXTENTS, (0, 3)):
+        acc = rng.standard_normal((m, n)).astype(np.float32)
+        bias = rng.standard_normal(n).astype(np.float32) if has_bias else None
+        residual = rng.standard_normal((m, n)).astype(np.float32) if has_residual else None
+        stride = n + gap
+        got = _core.testing.epilogue_f32(
+            line["name"],
+            m,
+            n,
+            flat_rows(acc, n + 8, 0),
+            n + 8,
+            bias,
+            None if residual is None else flat_rows(residual, stride, 0),
+            stride,
+            -0.5,
+            0.75,
+            flat_rows(np.full((m, n), GAP, np.float32), stride, GAP),
+            stride,
+            at_start,
+        )
+        want = acc + (0 if bias is None else bias)
+        want = want + (0 if residual is None else residual)
+        want = np.clip(want, np.float32(-0.5), np.float32(0.75))
+        np.testing.assert_array_equal(rows_of(got, m, n, stride), want)
+
+
+def quantize(v: Array, zero_point: int, low: int, high: int) -> Array:
+    return np.clip(np.rint(v).astype(np.float64) + zero_point, low, high).astype(np.int64)
+
+
+def run_epilogue_s8(
+    line: Line,
+    acc: Array,
+    bias: Array | None,
+    scale: Array | None,
+    residual: Array | None,
+    requantize: dict[str, Any],
+    dtype: str,
+    gap: int,
+    at_start: bool,
+) -> Array:
+    m, n = acc.shape
+    stride = n + gap
+    got = _core.testing.epilogue_s8(
+        line["name"],
+        m,
+        n,
+        flat_rows(acc, n + 8, 0),
+        n + 8,
+        bias,
+        scale,
+        None if residual is None else flat_rows(residual, stride, 0),
+        stride,
+        requantize,
+        -1000.0,
+        2000.0,
+        flat_rows(np.full((m, n), GAP, dtype), stride, GAP),
+        stride,
+        at_start,
+    )
+    return rows_of(got, m, n, stride)
+
+
+def accumulators(rng: np.random.Generator, m: int, n: int) -> Array:
+    """Values whose scaled halves are exact (ties), ordinary ones, and the ends of int32."""
+    acc = rng.integers(-600, 600, (m, n))
+    far = rng.choice([-(2**31), 2**31 - 1, 2**24 + 1, -(2**24) - 1], (m, n))
+    return np.where(rng.random((m, n)) < 0.1, far, acc).astype(np.int32)
+
+
+def to_float(acc: Array, bias: Array | None, scale: Array) -> Array:
+    total = acc.astype(np.int64) + (0 if bias is None else bias.astype(np.int64))
+    return total.astype(np.int32).astype(np.float32) * scale  # the sum wraps
+
+
+@pytest.mark.parametrize("line", lines("epilogue_s8", "requantize"))
+@pytest.mark.parametrize("at_start", PLACEMENTS)
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_requantize(
+    line: Line, rng: np.random.Generator, at_start: bool, dtype: str, has_bias: bool
+) -> None:
+    low = int(np.iinfo(dtype).min)
+    for (m, n), gap in itertools.product(EXTENTS, (0, 3)):
+        acc = accumulators(rng, m, n)
+        bias = rng.integers(-99, 99, n, dtype=np.int32) if has_bias else None
+        scale = rng.choice([0.5, 0.25, 0.1, 0.0173], n).astype(np.float32)
+        constants = {"zero_point": low + 120, "lo": low + 3, "hi": low + 250}
+        got = run_epilogue_s8(line, acc, bias, scale, None, constants, dtype, gap, at_start)
+        want = quantize(to_float(acc, bias, scale), low + 120, low + 3, low + 250)
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("line", lines("epilogue_s8", "requantize_add"))
+@pytest.mark.parametrize("at_start", PLACEMENTS)
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("r_dtype", ["uint8", "int8"])
+def test_requantize_add(
+    line: Line, rng: np.random.Generator, at_start: bool, dtype: str, r_dtype: str
+) -> None:
+    low, r_low = int(np.iinfo(dtype).min), int(np.iinfo(r_dtype).min)
+    q_scale, r_scale, out_scale = np.float32(0.031), np.float32(0.047), np.float32(0.0565)
+    constants: dict[str, Any] = {"zero_point": 11, "lo": -128, "hi": 255}
+    constants |= {"q_scale": q_scale, "r_scale": r_scale, "out_scale": out_scale}
+    constants |= {"r_zero_point": r_low + 40, "out_zero_point": low + 99}
+    constants |= {"out_lo": low + 1, "out_hi": low + 254}
+    for (m, n), gap in itertools.product(EXTENTS, (0, 3)):
+        acc = accumulators(rng, m, n)
+        bias = rng.integers(-99, 99, n, dtype=np.int32)
+        scale = rng.choice([0.5, 0.25, 0.1, 0.0173], n).astype(np.float32)
+        residual = extremes(rng, (m, n), r_low, r_low + 255).astype(r_dtype)
+        got = run_epilogue_s8(line, acc, bias, scale, residual, constants, dtype, gap, at_start)
+        q = quantize(to_float(acc, bias, scale), 11, -128, 255)
+        x = (q - 11).astype(np.float32) * q_scale
+        y = (residual.astype(np.int64) - (r_low + 40)).astype(np.float32) * r_scale
+        want = quantize((x + y) / out_scale, low + 99, low + 1, low + 254)
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("line", lines("epilogue_s8", "f32"))
+@pytest.mark.parametrize("at_start", PLACEMENTS)
+def test_dequantize(line: Line, rng: np.random.Generator, at_start: bool) -> None:
+    for (m, n), gap in itertools.product(EXTENTS, (0, 3)):
+        acc = accumulators(rng, m, n)
+        bias = rng.integers(-99, 99, n, dtype=np.int32)
+        scale = rng.uniform(0.1, 9.0, n).astype(np.float32)
+        got = run_epilogue_s8(line, acc, bias, scale, None, {}, "float32", gap, at_start)
+        want = np.clip(to_float(acc, bias, scale), np.float32(-1000), np.float32(2000))
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("line", lines("epilogue_s8", "s32"))
+@pytest.mark.parametrize("at_start", PLACEMENTS)
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_store_s32(line: Line, rng: np.random.Generator, at_start: bool, has_bias: bool) -> None:
+    for (m, n), gap in itertools.product(EXTENTS, (0, 3)):
+        acc = accumulators(rng, m, n)
+        bias = rng.integers(-(2**31), 2**31, n).astype(np.int32) if has_bias else None
+        got = run_epilogue_s8(line, acc, bias, None, None, {}, "int32", gap, at_start)
+        total = acc.astype(np.int64) + (0 if bias is None else bias.astype(np.int64))
+        np.testing.assert_array_equal(got, total.astype(np.int32))
+
+
+@pytest.mark.parametrize("family", ["gemm_f32", "gemm_s8"])
+def test_every_isa_of_this_machine_has_a_kernel(family: str) -> None:
+    for isa in _core.machine_isas():
+        name = _core.select_kernel(family, isa)
+        (line,) = [line for line in _core.kernels() if line["name"] == name]
+        assert line["isa"] == isa
+        assert line["available"]
+
+
+def test_the_forced_isa_ran(isa: str) -> None:
+    """The scalar kernel rounds each product, the FMA kernels do not: the sum tells which ran."""
+    x = np.float32(1 + 2**-12)
+    rounded = np.float32(x * x)
+    a = np.array([[1.0, x]], np.float32)
+    b = np.array([[-rounded], [x]], np.float32)
+    (got,) = run_op("MatMul", [a, b], isa=isa)
+    exact = float(x) * float(x) - float(rounded)
+    assert exact != 0
+    assert got[0, 0] == (0 if isa == "scalar" else np.float32(exact))
+
+
+@pytest.mark.parametrize("family", ["gemm_f32", "gemm_s8"])
+def test_the_named_kernel_ran(family: str, isa: str, rng: np.random.Generator) -> None:
+    """A blob packed for one kernel means something else to another: the step's name decides."""
+    name = _core.select_kernel(family, isa)
+    others = [
+        line["name"]
+        for line in _core.kernels()
+        if line["family"] == family and line["name"] != name and line["available"]
+    ]
+    k, n = 32, 64
+    attrs = {"packed": 1, "k": k, "n": n}
+    if family == "gemm_f32":
+        key, dtype, pack = "lepton.MatMul", "float32", _core.pack_gemm_f32
+        a, b = rng.integers(-9, 9, (3, k)).astype(dtype), rng.integers(-9, 9, (k, n)).astype(dtype)
+        extra: list[Any] = []
+    else:
+        key, dtype, pack = "lepton.QLinearMatMul", "float32", _core.pack_gemm_s8
+        a, b = rng.integers(0, 9, (3, k)).astype("uint8"), rng.integers(0, 9, (k, n)).astype("int8")
+        extra = [np.ones(n, np.float32)]
+    want = a.astype(np.float64) @ b.astype(np.float64)
+    inputs = [a, pack(name, b), *extra]
+    (got,) = run_op(key, inputs, attrs, constants=[1], kernel=name, isa=isa)
+    np.testing.assert_array_equal(got, want)
+    for other in others:
+        (wrong,) = run_op(key, inputs, attrs, constants=[1], kernel=other, isa=isa)
+        assert (wrong != want).any()
