@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
+from onnx.reference import ReferenceEvaluator
+
 import lepton_rt
 from fuzz.seeds import all_seeds
 
@@ -28,6 +31,28 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
         lepton_rt.save_lepton(lepton_rt.import_onnx(model), folder / f"{name}.lepton")
     return folder
+
+
+@pytest.mark.parametrize("name", sorted(all_seeds()))
+def test_seeds_run(name: str) -> None:
+    """A seed that is refused, or that gives nonsense, would make its mutants worthless."""
+    model = all_seeds()[name]
+    oracle = ReferenceEvaluator(model)
+    rng = np.random.default_rng(3)
+    feed = {}
+    session = lepton_rt.Session(model)
+    for value in session.inputs:
+        shape = [d if isinstance(d, int) else 2 for d in value.shape or ()]
+        is_float = value.dtype.kind == "f"
+        array = rng.standard_normal(shape) if is_float else rng.integers(0, 4, shape)
+        feed[value.name] = array.astype(value.dtype)
+    results = session.run(feed)
+    results = [results] if isinstance(results, np.ndarray) else list(results)
+    step = (
+        0.06 if name == "qdq_cnn" else 0.0
+    )  # of its last 8-bit tensor: rounding may differ by one
+    for result, expected in zip(results, oracle.run(None, feed)):
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4 + step)
 
 
 @dataclass
