@@ -50,8 +50,8 @@ install: $(venv)/installed ## Install the package and all it is developed with i
 demo: $(venv)/installed ## Train, quantise and compare a small network (lepton-rt demo)
 	$(bin)/lepton-rt demo
 
-test: $(venv)/installed lint ## The test suite (about ten minutes)
-	$(pytest)
+test: $(venv)/installed ## The test suite, then lint (about ten minutes)
+	@$(pytest); tests=$$?; $(MAKE) --no-print-directory lint && exit $$tests
 
 lint: $(venv)/installed ## ruff, mypy --strict, clang-format
 	$(python) -m ruff check .
