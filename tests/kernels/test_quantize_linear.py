@@ -115,7 +115,7 @@ def test_dynamic(
     lo, hi = min(x.min(), np.float32(0)), max(x.max(), np.float32(0))
     expected_scale = np.float32(1) if lo == hi else (hi - lo) / np.float32(255)
     expected_zp = np.uint8(np.rint(np.clip(-lo / expected_scale, 0, 255)))
-    assert scale == expected_scale and zp == expected_zp
+    assert (scale, zp) == (expected_scale, expected_zp)
     np.testing.assert_array_equal(y, quantize(x, expected_scale, np.asarray(expected_zp)))
 
 
