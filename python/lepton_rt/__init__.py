@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lepton_rt.compress.compare import Comparison, compare
     from lepton_rt.compress.quantize import QuantizedModel, quantize
     from lepton_rt.explanation import Explanation
+    from lepton_rt.graph.lepton_io import load_lepton, save_lepton
     from lepton_rt.graph.onnx_io import export_onnx, import_onnx, save_onnx
     from lepton_rt.session import Outputs, Session, TensorSpec
 
@@ -28,7 +29,9 @@ _LAZY = {
     "compare": "lepton_rt.compress.compare",
     "export_onnx": "lepton_rt.graph.onnx_io",
     "import_onnx": "lepton_rt.graph.onnx_io",
+    "load_lepton": "lepton_rt.graph.lepton_io",
     "quantize": "lepton_rt.compress.quantize",
+    "save_lepton": "lepton_rt.graph.lepton_io",
     "save_onnx": "lepton_rt.graph.onnx_io",
 }
 
@@ -47,7 +50,9 @@ __all__ = [
     "compare",
     "export_onnx",
     "import_onnx",
+    "load_lepton",
     "quantize",
+    "save_lepton",
     "save_onnx",
 ]
 

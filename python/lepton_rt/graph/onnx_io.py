@@ -20,6 +20,7 @@ from lepton_rt.graph.onnx_upgrade import Upgrader
 from lepton_rt.graph.onnx_write import write_model
 from lepton_rt.graph.topology import sort_nodes
 from lepton_rt.graph.types import infer_types
+from lepton_rt.graph.verify import verify
 
 ModelSource = Union[str, "os.PathLike[str]", bytes, ModelProto]
 _PROTOBUF_LIMIT = 2**31 - 1
@@ -46,6 +47,8 @@ def import_onnx(
     _check_opsets(importer)
     upgrader = Upgrader(importer.opset, importer.versions, graph.tensor_names())
     graph = infer_types(graph, infer_by_schema, upgrader)
+    graph.opsets.update(dict.fromkeys(domains, 1))
+    verify(graph)
     try:
         check_graph(graph)
     except ModelError as error:
