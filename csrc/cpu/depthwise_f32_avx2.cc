@@ -25,27 +25,34 @@ struct Masked {
 alignas(32) const int32_t kMaskSource[16] = {-1, -1, -1, -1, -1, -1, -1, -1,
                                              0,  0,  0,  0,  0,  0,  0,  0};
 
-// kPixels pixels from pixel i on, kVectors vectors of channels from channel c on.
+// The kPixels pixels that input points at, pixel i being the first; kVectors vectors of channels
+// from channel c on.
 template <int kPixels, int kVectors, typename Lanes>
 inline void tile(const DepthwiseF32Params& p, size_t i, size_t c, const Lanes& lanes) {
   __m256 sum_f32x8[kPixels][kVectors];
+#pragma GCC unroll 8
   for (int v = 0; v < kVectors; ++v) {
     const __m256 bias = p.bias != nullptr ? lanes.load(p.bias + c + 8 * v) : _mm256_setzero_ps();
+#pragma GCC unroll 8
     for (int j = 0; j < kPixels; ++j) sum_f32x8[j][v] = bias;
   }
   const float* w = p.weights + c;
   for (size_t t = 0; t < p.taps; ++t, w += p.channels) {
     const ptrdiff_t step = p.input_step[t];
-    const float* x = p.input[t] + static_cast<ptrdiff_t>(i) * step + c;
+    const float* x = p.input[t] + c;
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
       const __m256 w_f32x8 = lanes.load(w + 8 * v);
+#pragma GCC unroll 8
       for (int j = 0; j < kPixels; ++j)
         sum_f32x8[j][v] =
             _mm256_fmadd_ps(lanes.load(x + j * step + 8 * v), w_f32x8, sum_f32x8[j][v]);
     }
   }
   const __m256 min = _mm256_set1_ps(p.min), max = _mm256_set1_ps(p.max);
+#pragma GCC unroll 8
   for (int j = 0; j < kPixels; ++j) {
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
       __m256 y = sum_f32x8[j][v];
       if (p.residual != nullptr)
@@ -70,6 +77,7 @@ inline void all_channels(const DepthwiseF32Params& p, size_t i) {
     const Masked rest{_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source))};
     tile<kPixels, 1>(p, i, c, rest);
   }
+  for (size_t t = 0; t < p.taps; ++t) p.input[t] += kPixels * p.input_step[t];
 }
 
 }  // namespace

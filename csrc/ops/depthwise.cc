@@ -159,7 +159,6 @@ class DepthwiseS8 final : public Op {
             const int64_t first = (pixel + i) * conv.in_channels;
             run_pixels(list, std::min(step, count - i), sums,
                        residual == nullptr ? nullptr : residual + first, dst + first * q.dst_size);
-            for (size_t t = 0; t < list.taps; ++t) list.input[t] += step * list.step[t];
           }
         });
     return {};

@@ -20,7 +20,9 @@
 // beyond `channels` are written with unspecified values. |x|, |w| <= 255, so a pair of products
 // never overflows; sums wrap modulo 2^32.
 //
-// Inputs are read for exactly `channels` elements of each tap. dst overlaps no input.
+// Inputs are read for exactly `channels` elements of each tap. dst overlaps no input. The pointers
+// in input belong to the call: the kernel leaves them at the pixel after the run, so a run may be
+// continued by the next call.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +32,7 @@ namespace lepton {
 
 struct DepthwiseF32Params {
   size_t channels, taps, pixels;
-  const float* const* input;    // [taps]
+  const float** input;          // [taps]
   const ptrdiff_t* input_step;  // [taps]
   const float* weights;
   const float* bias;
@@ -50,7 +52,7 @@ constexpr uint8_t kDepthwiseLane[kDepthwiseBlock] = {0, 1, 2, 3, 8,  9,  10, 11,
 struct DepthwiseS8Params {
   size_t channels, taps, pixels;
   bool input_signed;
-  const uint8_t* const* input;  // [taps]
+  const uint8_t** input;        // [taps]
   const ptrdiff_t* input_step;  // [taps]
   const int16_t* weights;
   const int32_t* bias;
