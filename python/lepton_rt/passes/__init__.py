@@ -20,6 +20,7 @@ from .fuse_epilogue import fuse_epilogue
 from .fuse_residual import fuse_residual
 from .move_dequantize import move_dequantize
 from .normalise import normalise
+from .recognise_shuffle import recognise_shuffle
 
 __all__ = ["PASSES", "legalise", "optimise"]
 
@@ -27,6 +28,7 @@ Pass = Callable[[Graph], Graph]
 
 PASSES: tuple[Pass, ...] = (
     normalise,
+    recognise_shuffle,
     fuse_batch_norm,
     choose_layout,
     move_dequantize,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from lepton_rt.graph.ir import LEPTON_DOMAIN, Dim, Node
+from lepton_rt.graph.ir import LEPTON_DOMAIN, Attr, Dim, Node
 
 from .attributes import int_attr, ints_attr
 from .vocabulary import ELEMENTWISE, REDUCTIONS
@@ -367,6 +367,19 @@ def _size_of(walk: LayoutWalk, node: Node) -> bool:
     return True
 
 
+def _gather(walk: LayoutWalk, node: Node) -> bool:
+    """Gather of constant indices along one axis."""
+    twin = walk.lazy(node.inputs[0])
+    rank = _twin_rank(walk, node)
+    indices = walk.array(node.inputs[1])
+    if twin is None or rank is None or indices is None or indices.ndim != 1:
+        return False
+    attrs: dict[str, Attr] = {"axis": last_axis(int_attr(node, "axis", 0), rank)}
+    out = walk.new_twin(node.outputs[0])
+    walk.emit(node, "Gather", [twin, node.inputs[1]], [out], attrs)
+    return True
+
+
 def _transpose(walk: LayoutWalk, node: Node) -> bool:
     shape = walk.shape(node.inputs[0])
     if shape is None or len(shape) < 3:
@@ -395,6 +408,7 @@ RULES: dict[str, Rule] = {
     "ArgMax": _arg_reduce,
     "ArgMin": _arg_reduce,
     "Concat": _concat,
+    "Gather": _gather,
     "DequantizeLinear": _quantize,
     "QuantizeLinear": _quantize,
     "lepton.Lookup": _elementwise,

@@ -29,6 +29,8 @@ def normalise(graph: Graph) -> Graph:
             _constant_gemm(editor, node)
         elif node.op in {"Sum", "Min", "Max", "Mean", "Concat"} and len(node.inputs) == 1:
             editor.replace(node, "Identity", node.inputs, node.outputs)
+        elif node.op == "Sum" and len(node.inputs) == 2:
+            editor.replace(node, "Add", node.inputs, node.outputs)
     return editor.finish()
 
 
