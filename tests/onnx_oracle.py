@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,15 @@ from onnx import helper
 Array = npt.NDArray[Any]
 
 
-def run_onnx(op: str, inputs: list[Array], attrs: dict[str, Any], *, opset: int = 22) -> Array:
-    """First output of main-domain operator `op`."""
-    names = [f"x{i}" for i in range(len(inputs))]
+def run_onnx(
+    op: str, inputs: Sequence[Array | None], attrs: dict[str, Any], *, opset: int = 22
+) -> Array:
+    """First output of main-domain operator `op`; None inputs are omitted."""
+    names = ["" if x is None else f"x{i}" for i, x in enumerate(inputs)]
+    feeds = {n: x for n, x in zip(names, inputs, strict=True) if x is not None}
     infos = [
         helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
-        for n, x in zip(names, inputs, strict=True)
+        for n, x in feeds.items()
     ]
     node = helper.make_node(op, names, ["y"], **attrs)
     out = helper.make_empty_tensor_value_info("y")
@@ -27,7 +31,7 @@ def run_onnx(op: str, inputs: list[Array], attrs: dict[str, Any], *, opset: int 
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     session = ort.InferenceSession(model.SerializeToString(), options)
-    result: Array = session.run(None, dict(zip(names, inputs, strict=True)))[0]
+    result: Array = session.run(None, feeds)[0]
     return result
 
 
