@@ -69,32 +69,45 @@ py::array copy_out(const py::array& like, const Operand& operand) {
 
 template <typename Element, typename Sum, typename Params, typename Info>
 Flat<Sum> run_gemm(const Info& info, size_t kr, size_t m, size_t k, const Flat<Element>& lhs,
-                   size_t lhs_stride, const Flat<Element>& panel, bool at_start) {
+                   size_t lhs_stride, const Flat<Element>& panel, bool at_start,
+                   const Optional<Sum>& start) {
   if (m < 1 || m > static_cast<size_t>(info.mr) || k % kr != 0) throw py::value_error("bad m or k");
   expect(lhs, extent(m, k, lhs_stride));
   expect(panel, k * info.nr);
   const Operand lhs_copy(lhs, at_start), panel_copy(panel, at_start);
   Flat<Sum> dst(static_cast<py::ssize_t>(info.mr * info.nr));
   std::memset(dst.mutable_data(), 0, dst.nbytes());
+  if (start) {
+    expect(*start, static_cast<size_t>(info.mr * info.nr));
+    std::memcpy(dst.mutable_data(), start->data(), dst.nbytes());
+  }
   const Operand dst_copy(dst, at_start);
-  const Params params = {
-      m, k, lhs_copy.as<Element>(), lhs_stride, panel_copy.as<Element>(), dst_copy.as<Sum>()};
+  const Params params = {m,
+                         k,
+                         lhs_copy.as<Element>(),
+                         lhs_stride,
+                         panel_copy.as<Element>(),
+                         dst_copy.as<Sum>(),
+                         start.has_value()};
   info.run(params);
   std::memcpy(dst.mutable_data(), dst_copy.as<uint8_t>(), dst.nbytes());
   return dst;
 }
 
 Flat<float> gemm_f32(const std::string& kernel, size_t m, size_t k, const Flat<float>& lhs,
-                     size_t lhs_stride, const Flat<float>& panel, bool at_start) {
+                     size_t lhs_stride, const Flat<float>& panel, bool at_start,
+                     const Optional<float>& start) {
   const GemmF32KernelInfo& info = runnable(gemm_f32_kernels(), kernel);
-  return run_gemm<float, float, GemmF32Params>(info, 1, m, k, lhs, lhs_stride, panel, at_start);
+  return run_gemm<float, float, GemmF32Params>(info, 1, m, k, lhs, lhs_stride, panel, at_start,
+                                               start);
 }
 
 Flat<int32_t> gemm_s8(const std::string& kernel, size_t m, size_t k, const Flat<int16_t>& lhs,
-                      size_t lhs_stride, const Flat<int16_t>& panel, bool at_start) {
+                      size_t lhs_stride, const Flat<int16_t>& panel, bool at_start,
+                      const Optional<int32_t>& start) {
   const GemmS8KernelInfo& info = runnable(gemm_s8_kernels(), kernel);
   return run_gemm<int16_t, int32_t, GemmS8Params>(info, info.kr, m, k, lhs, lhs_stride, panel,
-                                                  at_start);
+                                                  at_start, start);
 }
 
 Flat<int16_t> widen_s8(const std::string& kernel, size_t m, size_t k, size_t k_padded,
@@ -186,9 +199,9 @@ void register_testing(py::module_& m) {
   py::module_ testing = m.def_submodule("testing", "Single microkernel calls on guarded operands.");
   using py::arg;
   testing.def("gemm_f32", &gemm_f32, arg("kernel"), arg("m"), arg("k"), arg("lhs"),
-              arg("lhs_stride"), arg("panel"), arg("at_start"));
+              arg("lhs_stride"), arg("panel"), arg("at_start"), arg("start") = py::none());
   testing.def("gemm_s8", &gemm_s8, arg("kernel"), arg("m"), arg("k"), arg("lhs"), arg("lhs_stride"),
-              arg("panel"), arg("at_start"));
+              arg("panel"), arg("at_start"), arg("start") = py::none());
   testing.def("widen_s8", &widen_s8, arg("kernel"), arg("m"), arg("k"), arg("k_padded"), arg("src"),
               arg("src_stride"), arg("zero_point"), arg("dst"), arg("dst_stride"), arg("at_start"));
   testing.def("epilogue_f32", &epilogue_f32, arg("kernel"), arg("m"), arg("n"), arg("acc"),

@@ -36,7 +36,11 @@ template <size_t kRows>
 void tile(const GemmF32Params& params) {
   __m256 sum[kRows][2];
 #pragma GCC unroll 6
-  for (size_t i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm256_setzero_ps();
+  for (size_t i = 0; i < kRows; ++i) {
+    const float* const dst = params.dst + i * kNr;
+    sum[i][0] = params.accumulate ? _mm256_load_ps(dst) : _mm256_setzero_ps();
+    sum[i][1] = params.accumulate ? _mm256_load_ps(dst + 8) : _mm256_setzero_ps();
+  }
   const float* lhs = params.lhs;
   const float* rhs = params.rhs;
   size_t p = params.k;

@@ -41,7 +41,11 @@ template <size_t kRows>
 void tile(const GemmS8Params& params) {
   __m256i sum[kRows][2];
 #pragma GCC unroll 6
-  for (size_t i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
+  for (size_t i = 0; i < kRows; ++i) {
+    const __m256i* const dst = reinterpret_cast<const __m256i*>(params.dst + i * kNr);
+    sum[i][0] = params.accumulate ? _mm256_load_si256(dst) : _mm256_setzero_si256();
+    sum[i][1] = params.accumulate ? _mm256_load_si256(dst + 1) : _mm256_setzero_si256();
+  }
   const int16_t* lhs = params.lhs;
   const int16_t* rhs = params.rhs;
   size_t p = params.k;

@@ -8,7 +8,10 @@ void gemm_s8_4x8c2_scalar(const GemmS8Params& params) {
   constexpr size_t kNr = 8, kKr = 2;
   for (size_t i = 0; i < params.m; ++i) {
     const int16_t* lhs = params.lhs + i * params.lhs_stride;
+    int32_t* dst = params.dst + i * kNr;
     uint32_t sum[kNr] = {};
+    if (params.accumulate)
+      for (size_t j = 0; j < kNr; ++j) sum[j] = static_cast<uint32_t>(dst[j]);
     for (size_t p = 0; p < params.k; p += kKr) {
       const int16_t* rhs = params.rhs + p * kNr;
       for (size_t j = 0; j < kNr; ++j) {
@@ -17,7 +20,7 @@ void gemm_s8_4x8c2_scalar(const GemmS8Params& params) {
         sum[j] += static_cast<uint32_t>(pair);
       }
     }
-    for (size_t j = 0; j < kNr; ++j) params.dst[i * kNr + j] = static_cast<int32_t>(sum[j]);
+    for (size_t j = 0; j < kNr; ++j) dst[j] = static_cast<int32_t>(sum[j]);
   }
 }
 

@@ -7,8 +7,11 @@
 namespace lepton {
 namespace {
 
-// A quarter to a half of the second-level caches in use: the rest is for the panels that pass by.
-constexpr size_t kRowBlockBytes = 128 * 1024;
+// Half of a second-level cache of 512 KB: the rest is for the panels that pass by.
+constexpr size_t kRowBlockBytes = 256 * 1024;
+// Half of a first-level cache of 32 KB: the piece of a panel that all rows of an accumulator block
+// use.
+constexpr size_t kPanelPieceBytes = 16 * 1024;
 constexpr size_t kMaxRowsPerChunk = 192;
 // Rows that one epilogue call takes: several register tiles, still small against L1.
 constexpr size_t kAccumulatorRows = 24;
@@ -21,17 +24,31 @@ size_t accumulator_rows(size_t mr) {
   return mr >= kAccumulatorRows ? mr : kAccumulatorRows / mr * mr;
 }
 
-// Fills acc[rows][nr] with one panel's product, register tile by register tile.
-template <typename Params, typename Plan, typename Element, typename Accumulator>
-void multiply_panel(const Plan& plan, size_t k, size_t rows, const Element* lhs, size_t lhs_stride,
-                    const Element* panel, Accumulator* acc) {
-  const size_t mr = plan.kernel->mr;
-  const size_t nr = plan.kernel->nr;
-  for (size_t i = 0; i < rows; i += mr) {
-    const Params params = {
-        std::min(mr, rows - i), k, lhs + i * lhs_stride, lhs_stride, panel, acc + i * nr};
-    plan.kernel->run(params);
-  }
+// Fills acc[rows][nr] with one panel's product. Where the panel is larger than its share of L1 and
+// several register tiles want it, k is cut, and every tile uses one piece before the next is
+// loaded.
+template <typename Params, typename Kernel, typename Element, typename Accumulator>
+void multiply_panel(const Kernel& kernel, size_t kr, size_t k, size_t rows, const Element* lhs,
+                    size_t lhs_stride, const Element* panel, Accumulator* acc) {
+  const size_t mr = kernel.mr;
+  const size_t nr = kernel.nr;
+  const size_t pieces = rows > mr ? ceil_div(k * nr * sizeof(Element), kPanelPieceBytes) : 1;
+  const size_t depth = pieces > 1 ? round_up(ceil_div(k, pieces), kr) : k;
+  size_t p = 0;
+  do {
+    for (size_t i = 0; i < rows; i += mr) {
+      Params params = {};
+      params.m = std::min(mr, rows - i);
+      params.k = std::min(depth, k - p);
+      params.lhs = lhs + i * lhs_stride + p;
+      params.lhs_stride = lhs_stride;
+      params.rhs = panel + p * nr;
+      params.dst = acc + i * nr;
+      params.accumulate = p > 0;
+      kernel.run(params);
+    }
+    p += depth;
+  } while (p < k);
 }
 
 }  // namespace
@@ -54,8 +71,9 @@ void gemm_f32_block(const GemmF32Plan& plan, const GemmF32Block& block) {
     out.dst_stride = block.dst_stride;
     for (size_t i = 0; i < block.m; i += step) {
       out.m = std::min(step, block.m - i);
-      multiply_panel<GemmF32Params>(plan, plan.k, out.m, block.rows + i * block.row_stride,
-                                    block.row_stride, plan.packed + panel * panel_stride, acc);
+      multiply_panel<GemmF32Params>(*plan.kernel, 1, plan.k, out.m,
+                                    block.rows + i * block.row_stride, block.row_stride,
+                                    plan.packed + panel * panel_stride, acc);
       if (block.residual != nullptr) out.residual = block.residual + i * block.residual_stride + j;
       out.dst = block.dst + i * block.dst_stride + j;
       plan.epilogue(out);
@@ -87,8 +105,9 @@ void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
     out.dst_stride = block.dst_stride;
     for (size_t i = 0; i < block.m; i += step) {
       out.m = std::min(step, block.m - i);
-      multiply_panel<GemmS8Params>(plan, k, out.m, block.rows + i * block.row_stride,
-                                   block.row_stride, plan.packed + panel * panel_stride, acc);
+      multiply_panel<GemmS8Params>(*plan.kernel, plan.kernel->kr, k, out.m,
+                                   block.rows + i * block.row_stride, block.row_stride,
+                                   plan.packed + panel * panel_stride, acc);
       if (residual != nullptr) out.residual = residual + i * block.residual_stride + j;
       out.dst = dst + (i * block.dst_stride + j) * plan.dst_size;
       plan.epilogue(out);
@@ -108,14 +127,14 @@ GemmGrid gemm_grid(size_t m, size_t panels, int mr, size_t row_bytes, int thread
   const size_t tile = mr;
   row_bytes = std::max<size_t>(row_bytes, 1);
   const size_t fitting = std::min(kRowBlockBytes / row_bytes, kMaxRowsPerChunk);
-  size_t rows = std::max(tile, fitting / tile * tile);
+  const size_t group = accumulator_rows(tile);
+  size_t rows = std::max(group, fitting / group * group);
   size_t wanted = 1;
   if (threads > 1) {
     const size_t affordable = std::max<size_t>(m * panels * row_bytes / kMinChunkWork, 1);
     wanted = std::min(affordable, kChunksPerThread * static_cast<size_t>(threads));
     // Fewer rows than this and a panel is loaded for too little work.
-    const size_t shortest = std::min(rows, accumulator_rows(tile));
-    rows = std::max(shortest, std::min(rows, round_up(ceil_div(m, wanted), tile)));
+    rows = std::max(group, std::min(rows, round_up(ceil_div(m, wanted), tile)));
   }
   const size_t row_chunks = ceil_div(m, rows);
   rows = round_up(ceil_div(m, row_chunks), tile);  // even blocks instead of a short last one

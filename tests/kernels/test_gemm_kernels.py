@@ -75,6 +75,26 @@ def test_gemm_s8_tile(line: Line, rng: np.random.Generator, at_start: bool) -> N
         np.testing.assert_array_equal(got.reshape(-1, nr)[:m], want)
 
 
+@pytest.mark.parametrize("line", [*lines("gemm_s8"), *lines("gemm_f32")])
+def test_k_in_two_calls(line: Line, rng: np.random.Generator) -> None:
+    """Starting from dst, a second call continues the sum without changing a bit."""
+    nr, kr, m, k = line["nr"], line["kr"], line["mr"], 26
+    integer = line["family"] == "gemm_s8"
+    run = _core.testing.gemm_s8 if integer else _core.testing.gemm_f32
+    if integer:
+        lhs = extremes(rng, (m, k), -255, 255).astype(np.int16)
+        panel = extremes(rng, k * nr, -255, 255).astype(np.int16)
+    else:
+        lhs = rng.standard_normal((m, k)).astype(np.float32)
+        panel = rng.standard_normal(k * nr).astype(np.float32)
+    whole = run(line["name"], m, k, lhs.reshape(-1), k, panel, False)
+    for cut in (0, 4 * kr, k):
+        left, right = np.ascontiguousarray(lhs[:, :cut]), np.ascontiguousarray(lhs[:, cut:])
+        first = run(line["name"], m, cut, left.reshape(-1), cut, panel[: cut * nr], False)
+        rest = (right.reshape(-1), k - cut, panel[cut * nr :], False, first)
+        np.testing.assert_array_equal(run(line["name"], m, k - cut, *rest), whole)
+
+
 @pytest.mark.parametrize("line", lines("gemm_s8"))
 def test_gemm_s8_wraps(line: Line) -> None:
     """Beyond 2^31 the sum wraps; it never saturates."""
