@@ -13,6 +13,8 @@ from lepton_rt.graph.types import infer_types
 
 from .absorb_qdq import absorb_qdq
 from .choose_layout import choose_layout
+from .eliminate import eliminate
+from .fold_constants import fold_constants
 from .fold_dequantize import fold_dequantize
 from .fuse_batch_norm import fuse_batch_norm
 from .fuse_elementwise import fuse_elementwise
@@ -27,6 +29,8 @@ __all__ = ["PASSES", "legalise", "optimise"]
 Pass = Callable[[Graph], Graph]
 
 PASSES: tuple[Pass, ...] = (
+    fold_constants,
+    eliminate,
     normalise,
     recognise_shuffle,
     fuse_batch_norm,
@@ -37,6 +41,7 @@ PASSES: tuple[Pass, ...] = (
     fold_dequantize,
     fuse_epilogue,
     fuse_elementwise,
+    eliminate,
 )
 
 
