@@ -197,21 +197,41 @@ class Parser {
     for (int& i = instruction.num_operands; i < kOps[op].most; ++i)
       instruction.operand[i] =
           add_literal(make_literal(program_->compute, default_operand(instruction.op, i)));
-    return append(instruction, kOps[op]);
+    return append(instruction);
   }
 
-  Status append(Instruction instruction, const OpInfo& info) {
+  Status append(Instruction instruction) {
     if (instruction.op == MicroOp::kIdentity) {
       registers_.push_back(instruction.operand[0]);
       return {};
     }
+    if (instruction.op == MicroOp::kPow) replace_power(&instruction);
     instruction.fn = find_micro(instruction.op, program_->compute, isa_);
     if (instruction.fn == nullptr)
-      return unsupported("'" + std::string(info.name) + "' has no kernel for this compute type");
+      return unsupported("'" + std::string(kOps[static_cast<int>(instruction.op)].name) + "' has no kernel for this compute type");
     registers_.push_back(kResult + static_cast<int>(program_->instructions.size()));
     program_->instructions.push_back(instruction);
-    program_->cost += info.cost;
+    program_->cost += kOps[static_cast<int>(instruction.op)].cost;
     return {};
+  }
+
+  // x to a literal power that has a cheaper instruction.
+  void replace_power(Instruction* instruction) {
+    const int exponent = instruction->operand[1];
+    if (exponent < kLiteral || exponent >= kResult) return;
+    const Literal& literal = program_->literals[static_cast<size_t>(exponent - kLiteral)];
+    double value = 0;
+    if (program_->compute == Compute::kF32) value = static_cast<double>(literal.f32);
+    else if (program_->compute == Compute::kF64) value = literal.f64;
+    else value = static_cast<double>(literal.i64);
+    const bool is_float = program_->compute == Compute::kF32 || program_->compute == Compute::kF64;
+    if (value == 2) {
+      instruction->op = MicroOp::kMul;
+      instruction->operand[1] = instruction->operand[0];
+    } else if (is_float && (value == 0.5 || value == -1)) {
+      instruction->op = value == 0.5 ? MicroOp::kSqrt : MicroOp::kReciprocal;
+      instruction->num_operands = 1;
+    }
   }
 
   Status parse_operand(std::string_view text, int* value) {
