@@ -41,9 +41,11 @@ def light_model(name: str, seed: int = 0) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend(kept)
     used = {tensor for node in graph.node for tensor in node.input}
-    for table in (graph.initializer, graph.input):
-        for item in [item for item in table if item.name not in used]:
-            table.remove(item)
+    for item in [item for item in graph.initializer if item.name not in used]:
+        graph.initializer.remove(item)
+    fixed = {init.name for init in graph.initializer}
+    for item in [item for item in graph.input if item.name in fixed or item.name not in used]:
+        graph.input.remove(item)
     return model
 
 
