@@ -29,6 +29,8 @@ def normalise(graph: Graph) -> Graph:
             _constant_gemm(editor, node)
         elif node.op in {"Sum", "Min", "Max", "Mean", "Concat"} and len(node.inputs) == 1:
             editor.replace(node, "Identity", node.inputs, node.outputs)
+        elif node.op == "Dropout":
+            _inference_dropout(editor, node)
         elif node.op == "Sum" and len(node.inputs) == 2:
             editor.replace(node, "Add", node.inputs, node.outputs)
     return editor.finish()
@@ -97,6 +99,20 @@ def _global_pool(editor: Editor, node: Node) -> None:
     axes = editor.constant(np.arange(2, len(shape), dtype=np.int64), "axes")
     op = _GLOBAL_POOLS[node.op]
     editor.replace(node, op, [node.inputs[0], axes], node.outputs, {"keepdims": 1})
+
+
+def _inference_dropout(editor: Editor, node: Node) -> None:
+    """Outside training a Dropout hands its operand through."""
+    training = node.inputs[2] if len(node.inputs) > 2 else ""
+    mask = node.outputs[1] if len(node.outputs) > 1 else ""
+    if mask and (editor.readers(mask) or editor.pinned(mask)):
+        return
+    if training and editor.scalar(training) != 0:
+        return
+    if editor.redirect(node.outputs[0], node.inputs[0]):
+        editor.remove(node)
+    else:
+        editor.replace(node, "Identity", node.inputs[:1], node.outputs[:1])
 
 
 def _constant_gemm(editor: Editor, node: Node) -> None:
