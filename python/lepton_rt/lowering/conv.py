@@ -104,4 +104,30 @@ def _integer_conv(node: Node, context: LowerContext) -> Step | None:
     return Step("lepton.QLinearConv", names, list(node.outputs), attrs, kernel)
 
 
-RULES: dict[str, Rule] = {"lepton.Conv": _float_conv, "lepton.QLinearConv": _integer_conv}
+def _transposed(node: Node, context: LowerContext) -> Step | None:
+    """lepton.ConvTranspose: one product per group makes the contributions of every tap."""
+    weights, group = context.constant(node.inputs[1]), _group(node)
+    if weights is None or weights.dtype != np.float32 or not 3 <= weights.ndim <= 5:
+        return None
+    in_channels, out_per_group = weights.shape[:2]
+    if group < 1 or in_channels % group or weights.size == 0:
+        return None
+    split = weights.reshape(group, in_channels // group, out_per_group, -1)
+    rhs = np.ascontiguousarray(split.transpose(0, 1, 3, 2))
+    kernel = context.select("gemm_f32")
+    packed = _core.pack_gemm_f32(kernel, rhs.reshape(group, in_channels // group, -1))
+    operands = list(node.inputs)
+    operands[1] = context.add_constant(packed, f"{node.inputs[1]}.packed")
+    attrs = {**_geometry(node, weights), **clamp(node)}
+    for name in ("output_padding", "output_shape"):
+        if name in node.attrs:
+            attrs[name] = cast(StepAttr, node.attrs[name])
+    attrs.update(in_channels=in_channels, out_channels=out_per_group * group)
+    return Step("lepton.ConvTranspose", operands, list(node.outputs), attrs, kernel)
+
+
+RULES: dict[str, Rule] = {
+    "lepton.Conv": _float_conv,
+    "lepton.ConvTranspose": _transposed,
+    "lepton.QLinearConv": _integer_conv,
+}

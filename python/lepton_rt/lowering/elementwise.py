@@ -32,8 +32,9 @@ def _program(node: Node, context: LowerContext) -> Step:
 
 
 def _lookup(node: Node, context: LowerContext) -> Step:
-    table = np.asarray(node.attrs["table"])
-    return Step("lepton.Lookup", list(node.inputs), list(node.outputs), {"table": table})
+    table = np.asarray(node.attrs["table"], context.value(node.outputs[0]).dtype)
+    name = context.add_constant(table, f"{node.outputs[0]}.table")
+    return Step("lepton.Lookup", [node.inputs[0], name], list(node.outputs))
 
 
 RULES: dict[str, Rule] = {
