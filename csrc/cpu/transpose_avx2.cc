@@ -12,6 +12,14 @@
 
 #include "ops/transpose.h"
 
+// The register arrays below live in registers only when their loops are unrolled, which GCC leaves
+// undone at -O2.
+#if defined(__GNUC__) && !defined(__clang__)
+#define LEPTON_UNROLL _Pragma("GCC unroll 8")
+#else
+#define LEPTON_UNROLL
+#endif
+
 namespace lepton {
 namespace {
 
@@ -50,12 +58,15 @@ struct Tile {
 template <size_t kSize>
 void shuffle(__m256i* r) {
   constexpr size_t n = Tile<kSize>::kRegs;
+  LEPTON_UNROLL
   for (size_t step = 1; step < n; step *= 2) {
     __m256i t[n];
+    LEPTON_UNROLL
     for (size_t k = 0; k < n / 2; ++k) {
       t[2 * k] = interleave_lo<kSize>(r[k], r[k + n / 2]);
       t[2 * k + 1] = interleave_hi<kSize>(r[k], r[k + n / 2]);
     }
+    LEPTON_UNROLL
     for (size_t k = 0; k < n; ++k) r[k] = t[k];
   }
 }
@@ -64,6 +75,7 @@ template <size_t kSize>
 void transpose_tile(const char* src, ptrdiff_t src_stride, char* dst, ptrdiff_t dst_stride) {
   constexpr size_t n = Tile<kSize>::kRegs;
   __m256i r[n];
+  LEPTON_UNROLL
   for (size_t k = 0; k < n; ++k) {
     const ptrdiff_t row = static_cast<ptrdiff_t>(k);
     const ptrdiff_t upper = static_cast<ptrdiff_t>(k + n);
@@ -73,6 +85,7 @@ void transpose_tile(const char* src, ptrdiff_t src_stride, char* dst, ptrdiff_t 
         _mm_loadu_si128(reinterpret_cast<const __m128i*>(src + upper * src_stride)), 1);
   }
   shuffle<kSize>(r);
+  LEPTON_UNROLL
   for (size_t k = 0; k < n; ++k) {
     if constexpr (kSize == 1) {
       const __m256i columns = _mm256_permute4x64_epi64(r[k], 0xd8);
@@ -102,6 +115,8 @@ void transpose_thin(const TransposeParams& p) {
   }
 }
 
+constexpr size_t kPanelBytes = 128;
+
 template <typename T>
 void transpose(const TransposeParams& p) {
   constexpr size_t kSize = sizeof(T);
@@ -110,13 +125,18 @@ void transpose(const TransposeParams& p) {
   if (p.rows < rows || p.cols < cols) return transpose_thin<T>(p);
   const char* src = static_cast<const char*>(p.src);
   char* dst = static_cast<char*>(p.dst);
-  for (size_t j0 = 0; j0 < p.cols; j0 += cols) {
-    const size_t j = j0 + cols <= p.cols ? j0 : p.cols - cols;
-    char* dst_row = dst + static_cast<ptrdiff_t>(j) * p.dst_stride;
+  for (size_t panel = 0; panel < p.cols; panel += kPanelBytes / kSize) {
+    const size_t panel_end =
+        panel + kPanelBytes / kSize < p.cols ? panel + kPanelBytes / kSize : p.cols;
     for (size_t i0 = 0; i0 < p.rows; i0 += rows) {
       const size_t i = i0 + rows <= p.rows ? i0 : p.rows - rows;
-      transpose_tile<kSize>(src + static_cast<ptrdiff_t>(i) * p.src_stride + j * kSize,
-                            p.src_stride, dst_row + i * kSize, p.dst_stride);
+      const char* src_row = src + static_cast<ptrdiff_t>(i) * p.src_stride;
+      for (size_t j0 = panel; j0 < panel_end; j0 += cols) {
+        const size_t j = j0 + cols <= p.cols ? j0 : p.cols - cols;
+        transpose_tile<kSize>(src_row + j * kSize, p.src_stride,
+                              dst + static_cast<ptrdiff_t>(j) * p.dst_stride + i * kSize,
+                              p.dst_stride);
+      }
     }
   }
 }

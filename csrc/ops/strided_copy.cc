@@ -134,6 +134,21 @@ void StridedCopy::plan_tasks() {
   tasks_ = (rows_ + rows_per_task_ - 1) / rows_per_task_ * inner_parts_;
 }
 
+namespace {
+
+// Repeats `size` bytes over `total` (a multiple), twice as many with every step.
+void fill_run(const char* src, size_t size, char* dst, int64_t total) {
+  std::memcpy(dst, src, size);
+  int64_t done = static_cast<int64_t>(size);
+  while (done < total) {
+    const int64_t step = std::min(std::min(done, int64_t{4096}), total - done);
+    std::memcpy(dst + done, dst, static_cast<size_t>(step));
+    done += step;
+  }
+}
+
+}  // namespace
+
 template <size_t kSize>
 void StridedCopy::copy_block(const Block& b) {
   constexpr int64_t size = kSize;
@@ -141,9 +156,7 @@ void StridedCopy::copy_block(const Block& b) {
     const char* src = b.src + i * b.src_row;
     char* dst = b.dst + i * b.dst_row;
     if (b.dst_col == size && b.src_col == 0) {
-      char value[kSize];
-      std::memcpy(value, src, kSize);
-      for (int64_t j = 0; j < b.cols; ++j) std::memcpy(dst + j * size, value, kSize);
+      fill_run(src, kSize, dst, b.cols * size);
     } else if (b.dst_col == size) {
       for (int64_t j = 0; j < b.cols; ++j) std::memcpy(dst + j * size, src + j * b.src_col, kSize);
     } else {
