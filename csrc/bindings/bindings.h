@@ -11,6 +11,7 @@ void register_system(pybind11::module_& m);
 void register_executor(pybind11::module_& m);
 void register_gemm(pybind11::module_& m);
 void register_testing(pybind11::module_& m);
+void register_testing_conv(pybind11::module_& m);  // after register_testing
 
 // Raises the exception of lepton_rt.errors that fits; returns when status is ok. Needs the GIL.
 void raise_if_error(const Status& status);

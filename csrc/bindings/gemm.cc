@@ -38,6 +38,17 @@ const char* name_of(EpilogueS8Kind kind) {
   }
 }
 
+const char* name_of(PoolKind kind) {
+  switch (kind) {
+    case PoolKind::kMaxF32: return "max_f32";
+    case PoolKind::kMaxU8: return "max_u8";
+    case PoolKind::kMaxS8: return "max_s8";
+    case PoolKind::kAverageF32: return "average_f32";
+    case PoolKind::kSumU8: return "sum_u8";
+    default: return "sum_s8";
+  }
+}
+
 py::list kernels() {
   py::list lines;
   for (const auto& info : gemm_f32_kernels()) {
@@ -59,7 +70,11 @@ py::list kernels() {
   for (const auto& info : depthwise_f32_kernels())
     lines.append(describe_line("depthwise_f32", info));
   for (const auto& info : depthwise_s8_kernels()) lines.append(describe_line("depthwise_s8", info));
-  for (const auto& info : pool_kernels()) lines.append(describe_line("pool", info));
+  for (const auto& info : pool_kernels()) {
+    py::dict line = describe_line("pool", info);
+    line["kind"] = name_of(info.kind);
+    lines.append(line);
+  }
   for (const auto& info : widen_s8_kernels()) lines.append(describe_line("widen_s8", info));
   return lines;
 }

@@ -7,4 +7,5 @@ PYBIND11_MODULE(_core, m) {
   lepton::register_executor(m);
   lepton::register_gemm(m);
   lepton::register_testing(m);
+  lepton::register_testing_conv(m);
 }

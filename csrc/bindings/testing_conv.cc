@@ -1,0 +1,150 @@
+// _core.testing: depthwise and pooling kernels on guarded copies, as testing.cc does for the
+// others. Every tap reads from a buffer of its own, exactly as long as the contract lets the kernel
+// read.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bindings/bindings.h"
+#include "bindings/guarded_buffer.h"
+#include "ops/window_kernels.h"
+
+namespace py = pybind11;
+
+namespace lepton {
+namespace {
+
+template <typename Info>
+const Info& runnable(KernelList<Info> list, const std::string& kernel) {
+  const Info* info = list.find(kernel);
+  if (info == nullptr) throw py::value_error("kernel '" + kernel + "' does not run here");
+  return *info;
+}
+
+void expect(const py::array& array, size_t elements, const char* name) {
+  if (static_cast<size_t>(array.size()) != elements)
+    throw py::value_error(std::string(name) + " has " + std::to_string(array.size()) +
+                          " elements, not " + std::to_string(elements));
+}
+
+GuardedBuffer guarded(const py::array& array, bool at_start) {
+  return {array.data(), static_cast<size_t>(array.nbytes()), at_start};
+}
+
+// Taps [(values, step)]: values hold (pixels − 1)·step + channels elements.
+struct Taps {
+  Taps(const std::vector<std::pair<py::array, ptrdiff_t>>& taps, size_t pixels, size_t channels,
+       bool at_start) {
+    for (const auto& [values, step] : taps) {
+      if (step < 0) throw py::value_error("steps are not negative here");
+      expect(values, (pixels - 1) * step + channels, "a tap");
+      buffers.push_back(std::make_unique<GuardedBuffer>(values.data(), values.nbytes(), at_start));
+      steps.push_back(step);
+    }
+  }
+  template <typename T>
+  std::vector<const T*> pointers() const {
+    std::vector<const T*> at;
+    for (const auto& buffer : buffers) at.push_back(buffer->as<T>());
+    return at;
+  }
+  size_t size() const { return buffers.size(); }
+
+  std::vector<std::unique_ptr<GuardedBuffer>> buffers;
+  std::vector<ptrdiff_t> steps;
+};
+using TapArgument = std::vector<std::pair<py::array, ptrdiff_t>>;
+
+py::array copy_out(const py::array& like, const GuardedBuffer& buffer) {
+  py::array out(like.dtype(), like.size());
+  std::memcpy(out.mutable_data(), buffer.as<uint8_t>(), out.nbytes());
+  return out;
+}
+
+using Floats = py::array_t<float, py::array::c_style>;
+
+py::array depthwise_f32(const std::string& kernel, size_t channels, size_t pixels,
+                        const TapArgument& tap_list, const Floats& weights, const Floats& bias,
+                        const std::optional<Floats>& residual, float min, float max,
+                        const Floats& dst, size_t dst_step, bool at_start) {
+  const DepthwiseF32KernelInfo& info = runnable(depthwise_f32_kernels(), kernel);
+  const Taps taps(tap_list, pixels, channels, at_start);
+  const size_t extent = (pixels - 1) * dst_step + channels;
+  expect(weights, taps.size() * channels, "weights");
+  expect(bias, channels, "bias");
+  expect(dst, extent, "dst");
+  if (residual) expect(*residual, extent, "residual");
+  const GuardedBuffer w = guarded(weights, at_start), b = guarded(bias, at_start);
+  const GuardedBuffer r = guarded(residual ? *residual : dst, at_start);
+  const GuardedBuffer out = guarded(dst, at_start);
+  std::vector<const float*> input = taps.pointers<float>();
+  DepthwiseF32Params p{};
+  p.channels = channels, p.taps = taps.size(), p.pixels = pixels;
+  p.input = input.data(), p.input_step = taps.steps.data();
+  p.weights = w.as<float>(), p.bias = b.as<float>();
+  p.residual = residual ? r.as<float>() : nullptr, p.residual_step = dst_step;
+  p.min = min, p.max = max, p.dst = out.as<float>(), p.dst_step = dst_step;
+  info.run(p);
+  return copy_out(dst, out);
+}
+
+py::array depthwise_s8(const std::string& kernel, size_t channels, size_t pixels,
+                       const TapArgument& tap_list, const py::array_t<int16_t>& weights,
+                       const py::array_t<int32_t>& bias, const py::array_t<int32_t>& acc,
+                       size_t acc_stride, bool at_start) {
+  const DepthwiseS8KernelInfo& info = runnable(depthwise_s8_kernels(), kernel);
+  const Taps taps(tap_list, pixels, channels, at_start);
+  const size_t padded = (channels + kDepthwiseBlock - 1) / kDepthwiseBlock * kDepthwiseBlock;
+  expect(weights, depthwise_s8_packed_size(channels, taps.size()), "weights");
+  expect(bias, padded, "bias");
+  expect(acc, (pixels - 1) * acc_stride + padded, "acc");
+  const GuardedBuffer w = guarded(weights, at_start), b = guarded(bias, at_start);
+  const GuardedBuffer out = guarded(acc, at_start);
+  std::vector<const uint8_t*> input = taps.pointers<uint8_t>();
+  DepthwiseS8Params p{};
+  p.channels = channels, p.taps = taps.size(), p.pixels = pixels;
+  p.input_signed = !tap_list.empty() && tap_list[0].first.dtype().is(py::dtype::of<int8_t>());
+  p.input = input.data(), p.input_step = taps.steps.data();
+  p.weights = w.as<int16_t>(), p.bias = b.as<int32_t>();
+  p.acc = out.as<int32_t>(), p.acc_stride = acc_stride;
+  info.run(p);
+  return copy_out(acc, out);
+}
+
+py::array pool(const std::string& kernel, size_t channels, size_t pixels,
+               const TapArgument& tap_list, float divisor, int32_t bias, const py::array& dst,
+               size_t dst_step, bool at_start) {
+  const PoolKernelInfo& info = runnable(pool_kernels(), kernel);
+  const Taps taps(tap_list, pixels, channels, at_start);
+  expect(dst, (pixels - 1) * dst_step + channels, "dst");
+  const GuardedBuffer out = guarded(dst, at_start);
+  const std::vector<const uint8_t*> input = taps.pointers<uint8_t>();
+  PoolParams p{};
+  p.channels = channels, p.taps = taps.size(), p.pixels = pixels;
+  p.input = reinterpret_cast<const void* const*>(input.data());
+  p.input_step = taps.steps.data();
+  p.divisor = divisor, p.bias = bias, p.dst = out.as<void>(), p.dst_step = dst_step;
+  info.run(p);
+  return copy_out(dst, out);
+}
+
+}  // namespace
+
+void register_testing_conv(py::module_& m) {
+  py::module_ testing = m.attr("testing");
+  using py::arg;
+  testing.def("depthwise_f32", &depthwise_f32, arg("kernel"), arg("channels"), arg("pixels"),
+              arg("taps"), arg("weights"), arg("bias"), arg("residual"), arg("min"), arg("max"),
+              arg("dst"), arg("dst_step"), arg("at_start"));
+  testing.def("depthwise_s8", &depthwise_s8, arg("kernel"), arg("channels"), arg("pixels"),
+              arg("taps"), arg("weights"), arg("bias"), arg("acc"), arg("acc_stride"),
+              arg("at_start"));
+  testing.def("pool", &pool, arg("kernel"), arg("channels"), arg("pixels"), arg("taps"),
+              arg("divisor"), arg("bias"), arg("dst"), arg("dst_step"), arg("at_start"));
+}
+
+}  // namespace lepton

@@ -1,0 +1,147 @@
+"""Depthwise and pooling microkernels, every line of their lists, operands against guard pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from lepton_rt import _core
+
+Array = npt.NDArray[Any]
+LINES = [line for line in _core.kernels() if line["available"]]
+CHANNELS = [1, 7, 8, 15, 16, 17, 24, 33, 65]
+TAPS = [1, 2, 9, 25]
+
+
+def names(family: str) -> list[str]:
+    return [line["name"] for line in LINES if line["family"] == family]
+
+
+def make_taps(
+    rng: np.random.Generator, dtype: str, taps: int, pixels: int, channels: int
+) -> tuple[list[tuple[Array, int]], Array]:
+    """Taps with steps of their own (0: padding), and their values [taps, pixels, channels]."""
+    made, values = [], np.empty((taps, pixels, channels), dtype)
+    for t in range(taps):
+        step = 0 if t % 4 == 1 else channels + t % 3
+        size = (pixels - 1) * step + channels
+        if dtype == "float32":
+            data = rng.standard_normal(size).astype(dtype)
+        else:
+            info = np.iinfo(dtype)
+            data = rng.choice([info.min, info.max, 0, 3, 100], size).astype(dtype)
+        made.append((data, step))
+        for i in range(pixels):
+            values[t, i] = data[i * step : i * step + channels]
+    return made, values
+
+
+def with_gaps(rows: Array, step: int, fill: Any) -> Array:
+    """Rows laid `step` apart, gaps filled."""
+    flat = np.full((rows.shape[0] - 1) * step + rows.shape[1], fill, rows.dtype)
+    for i, row in enumerate(rows):
+        flat[i * step : i * step + rows.shape[1]] = row
+    return flat
+
+
+@pytest.mark.parametrize("kernel", names("depthwise_f32"))
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("at_start", [False, True])
+def test_depthwise_f32(kernel: str, channels: int, at_start: bool) -> None:
+    rng = np.random.default_rng(channels)
+    for taps, pixels in [(t, p) for t in TAPS for p in (1, 4, 7)]:
+        made, x = make_taps(rng, "float32", taps, pixels, channels)
+        w = rng.standard_normal((taps, channels)).astype(np.float32)
+        bias = rng.standard_normal(channels).astype(np.float32)
+        residual = rng.standard_normal((pixels, channels)).astype(np.float32)
+        step = channels + 2
+        y = _core.testing.depthwise_f32(
+            kernel=kernel,
+            channels=channels,
+            pixels=pixels,
+            taps=made,
+            weights=w.ravel(),
+            bias=bias,
+            residual=with_gaps(residual, step, np.nan),
+            min=-1.5,
+            max=2.5,
+            dst=np.full((pixels - 1) * step + channels, 77, np.float32),
+            dst_step=step,
+            at_start=at_start,
+        )
+        exact = np.einsum("tic,tc->ic", x.astype(np.float64), w) + bias + residual
+        expected = with_gaps(np.clip(exact, -1.5, 2.5), step, 77)
+        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", names("depthwise_s8"))
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("at_start", [False, True])
+def test_depthwise_s8(kernel: str, dtype: str, channels: int, at_start: bool) -> None:
+    rng = np.random.default_rng(channels)
+    padded = -(-channels // 16) * 16
+    for taps, pixels in [(t, p) for t in TAPS for p in (1, 2, 5)]:
+        made, x = make_taps(rng, dtype, taps, pixels, channels)
+        w = rng.choice([-255, 255, -128, 127, 1], (taps, channels)).astype(np.int16)
+        bias = rng.integers(-(2**31), 2**31, padded).astype(np.int32)
+        acc = _core.testing.depthwise_s8(
+            kernel=kernel,
+            channels=channels,
+            pixels=pixels,
+            taps=made,
+            weights=_core.pack_depthwise_s8(w).view(np.int16),
+            bias=bias,
+            acc=np.zeros((pixels - 1) * (padded + 16) + padded, np.int32),
+            acc_stride=padded + 16,
+            at_start=at_start,
+        )
+        exact = np.einsum("tic,tc->ic", x.astype(np.int64), w.astype(np.int64)) + bias[:channels]
+        for i in range(pixels):
+            row = acc[i * (padded + 16) :][:channels]
+            np.testing.assert_array_equal(row, exact[i].astype(np.int32))
+
+
+POOLS = [(line["name"], line["kind"]) for line in LINES if line["family"] == "pool"]
+DTYPES = {"f32": ("float32", "float32"), "u8": ("uint8", "uint8"), "s8": ("int8", "int8")}
+
+
+def pooled(kind: str, x: Array, divisor: float, bias: int) -> Array:
+    reduction, dtype = kind.split("_")
+    if reduction == "max":
+        lowest = -np.inf if dtype == "f32" else np.iinfo(x.dtype).min
+        return x.max(0, initial=lowest)
+    if reduction == "sum":
+        return (x.astype(np.int64).sum(0) + bias).astype(np.int32)
+    return (x.astype(np.float64).sum(0) / divisor).astype(np.float32)
+
+
+@pytest.mark.parametrize(("kernel", "kind"), POOLS)
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("at_start", [False, True])
+def test_pool(kernel: str, kind: str, channels: int, at_start: bool) -> None:
+    rng = np.random.default_rng(channels)
+    dtype = DTYPES[kind.split("_")[1]][0]
+    for taps, pixels in [(0, 2), (1, 1), (9, 3), (300, 2)]:
+        made, x = make_taps(rng, dtype, taps, pixels, channels)
+        step = channels + 3
+        out_dtype = np.int32 if kind.startswith("sum") else dtype
+        y = _core.testing.pool(
+            kernel=kernel,
+            channels=channels,
+            pixels=pixels,
+            taps=made,
+            divisor=float(max(taps, 1)),
+            bias=-12345,
+            dst=np.full((pixels - 1) * step + channels, 77, out_dtype),
+            dst_step=step,
+            at_start=at_start,
+        )
+        expected = with_gaps(pooled(kind, x, max(taps, 1), -12345), step, 77)
+        if kind == "average_f32":
+            np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(y, expected)
