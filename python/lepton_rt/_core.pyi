@@ -30,6 +30,12 @@ def machine_isas() -> list[str]:
 def max_isa() -> str:
     """The best of machine_isas(), lowered to LEPTON_MAX_ISA when that is set."""
 
+def pack_depthwise_s8(w: Array) -> npt.NDArray[np.uint8]:
+    """Packs int16 w [taps, channels], zero points already subtracted, for depthwise_s8 kernels.
+
+    Returns the bytes as uint8 [size]. The depthwise_f32 kernels take w as it is.
+    """
+
 def pack_gemm_f32(kernel: str, b: Array) -> npt.NDArray[np.uint8]:
     """Packs float32 b [..., k, n] for a gemm_f32 kernel; returns the bytes as uint8 [size]."""
 

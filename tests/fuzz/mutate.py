@@ -221,8 +221,13 @@ def mutate_json(value: Any, rng: random.Random) -> Any:
 def mutate_lepton_header(data: bytes, rng: random.Random) -> bytes:
     size = struct.unpack("<Q", data[:8])[0]
     header = json.loads(data[8 : 8 + size])
+    metadata = header["__metadata__"]
     for _ in range(rng.choice([1, 1, 2])):
-        header = mutate_json(header, rng)
+        if rng.random() < 0.8:  # the graph
+            metadata["lepton"] = json.dumps(mutate_json(json.loads(metadata["lepton"]), rng))
+        else:
+            header = mutate_json(header, rng)
+            break
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data[8 + size :]
 
