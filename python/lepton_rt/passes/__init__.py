@@ -21,6 +21,7 @@ from .fuse_elementwise import fuse_elementwise
 from .fuse_epilogue import fuse_epilogue
 from .fuse_residual import fuse_residual
 from .move_dequantize import move_dequantize
+from .move_quantize import move_quantize
 from .normalise import normalise
 from .recognise_shuffle import recognise_shuffle
 
@@ -36,6 +37,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_batch_norm,
     choose_layout,
     move_dequantize,
+    move_quantize,
     absorb_qdq,
     fuse_residual,
     fold_dequantize,
