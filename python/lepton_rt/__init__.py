@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lepton_rt.graph.lepton_io import load_lepton, save_lepton
     from lepton_rt.graph.onnx_io import export_onnx, import_onnx, save_onnx
     from lepton_rt.session import Outputs, Session, TensorSpec
+    from lepton_rt.zoo import Model, load_model, preprocess_image
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Comparison": "lepton_rt.compress.compare",
     "Explanation": "lepton_rt.explanation",
+    "Model": "lepton_rt.zoo",
     "Outputs": "lepton_rt.session",
     "QuantizedModel": "lepton_rt.compress.quantize",
     "Session": "lepton_rt.session",
@@ -30,6 +32,8 @@ _LAZY = {
     "export_onnx": "lepton_rt.graph.onnx_io",
     "import_onnx": "lepton_rt.graph.onnx_io",
     "load_lepton": "lepton_rt.graph.lepton_io",
+    "load_model": "lepton_rt.zoo",
+    "preprocess_image": "lepton_rt.zoo",
     "quantize": "lepton_rt.compress.quantize",
     "save_lepton": "lepton_rt.graph.lepton_io",
     "save_onnx": "lepton_rt.graph.onnx_io",
@@ -40,6 +44,7 @@ __all__ = [
     "Error",
     "Explanation",
     "InputError",
+    "Model",
     "ModelError",
     "Outputs",
     "QuantizedModel",
@@ -51,6 +56,8 @@ __all__ = [
     "export_onnx",
     "import_onnx",
     "load_lepton",
+    "load_model",
+    "preprocess_image",
     "quantize",
     "save_lepton",
     "save_onnx",
