@@ -74,7 +74,7 @@ def run(
         for label, probability in loaded.predict(next(iter(feed.values())), top):
             console.print(f"{probability:8.2%}  {label}", highlight=False, markup=False)
     if output is not None:
-        np.savez(output, **outputs)
+        np.savez(output, allow_pickle=False, **outputs)
     times = _timings(session, feed, repeat)
     console.print(
         f"latency: median {np.median(times) * 1e3:.3f} ms, minimum {min(times) * 1e3:.3f} ms "

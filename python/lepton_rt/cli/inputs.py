@@ -57,7 +57,7 @@ def calibration_batches(session: Session, path: Path, batch: int, limit: int) ->
 
 
 def image_for(spec: TensorSpec, path: Path) -> Array:
-    """An image cut to what an input takes: its size and channels, 224 × 224 RGB where it is free."""
+    """An image cut to what an input takes; 224 × 224 RGB where it leaves that free."""
     shape = spec.shape
     if shape is None or len(shape) != 4 or spec.dtype != np.float32:
         raise InputError(f"the input {spec} does not take an image")
