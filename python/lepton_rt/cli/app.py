@@ -169,7 +169,9 @@ def demo(
         Path | None, typer.Option(help="Folder of MNIST IDX files; else scikit-learn's digits.")
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o")] = Path("lepton_demo"),
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 0,
+    epochs: Annotated[
+        int, typer.Option(min=0, help="Passes over the training data; 0 for a fitting number.")
+    ] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads of every runtime.")] = 1,
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:

@@ -43,10 +43,9 @@ def draw(
     )
     _draw_samples(figure, grid[0], images, labels, chances)
     bars = grid[1].subgridspec(1, 4, wspace=0.12, width_ratios=(1, 1.15, 1.15, 1))
-    axes = [figure.add_subplot(cell) for cell in bars]
-    _draw_bars(
-        axes[0], "accuracy, %", contestants, [c.accuracy * 100 for c in contestants], "{:.2f}"
-    )
+    axes = [figure.add_subplot(bars[0, column]) for column in range(4)]
+    accuracies = [c.accuracy * 100 for c in contestants]
+    _draw_bars(axes[0], "accuracy, %", contestants, accuracies, "{:.2f}")
     for axis, batch in zip(axes[1:3], BATCHES):
         values = [c.latency[batch] * 1e3 for c in contestants]
         _draw_bars(axis, f"latency, batch {batch}, ms (median)", contestants, values, "{:.3f}")
@@ -78,8 +77,8 @@ def _draw_samples(
 
 def _choose(wrong: np.ndarray[Any, Any]) -> list[int]:
     """The first images in order, with up to two that the model gets wrong at the end."""
-    failures = np.flatnonzero(wrong)[:2].tolist()
-    return np.flatnonzero(~wrong)[: _SAMPLES - len(failures)].tolist() + failures
+    failures = [int(index) for index in np.flatnonzero(wrong)[:2]]
+    return [int(i) for i in np.flatnonzero(~wrong)[: _SAMPLES - len(failures)]] + failures
 
 
 def _draw_bars(
@@ -89,7 +88,7 @@ def _draw_bars(
     values: Sequence[float | None],
     form: str,
 ) -> None:
-    rows = np.arange(len(contestants))
+    rows = range(len(contestants))
     known = [0.0 if value is None else value for value in values]
     axis.barh(rows, known, color=[_colour(c.name) for c in contestants], height=0.62)
     longest = max(known) or 1.0

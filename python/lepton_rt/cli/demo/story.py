@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -19,6 +20,9 @@ from lepton_rt.cli.demo.race import (
     onnxruntime_contestant,
 )
 from lepton_rt.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from lepton_rt.cli.demo.network import DigitNet
 
 _TRAINING_IMAGES = 64_000  # shown in all, however many different ones there are
 _CALIBRATION = 512  # images
@@ -44,7 +48,7 @@ def run_demo(
     digits = load_digits(data, seed)
     output.mkdir(parents=True, exist_ok=True)
     model = _train(console, digits, epochs, seed)
-    network.torch.set_num_threads(threads)
+    network.set_threads(threads)
     before, after = output / "digits.onnx", output / "digits_int8.onnx"
     network.export(model, before)
     quantized = lepton_rt.quantize(str(before), _calibration(digits))
@@ -67,7 +71,7 @@ def run_demo(
     return contestants
 
 
-def _train(console: Console, digits: Digits, epochs: int | None, seed: int):  # type: ignore[no-untyped-def]
+def _train(console: Console, digits: Digits, epochs: int | None, seed: int) -> DigitNet:
     from lepton_rt.cli.demo import network
 
     count = len(digits.train_images)
