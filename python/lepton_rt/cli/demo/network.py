@@ -16,7 +16,7 @@ from torch import nn
 
 from lepton_rt.cli.demo.digits import SIDE, Images, Labels
 
-BATCH = 64
+BATCH = 128
 _SHIFT = 2  # pixels, either way, at random
 
 
@@ -36,13 +36,12 @@ class Residual(nn.Module):
 
 
 class DigitNet(nn.Module):
-    """About 2.6 million multiplications an image: convolutions, pooling, a residual, a mean."""
+    """About 3 million multiplications an image: convolutions, pooling, a residual, a mean."""
 
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            *convolution(1, 16),
-            nn.MaxPool2d(2),
+            *convolution(1, 16, kernel=5, stride=2),
             *convolution(16, 32),
             nn.MaxPool2d(2),
             Residual(32),
@@ -56,10 +55,10 @@ class DigitNet(nn.Module):
         return self.classify(self.features(x))  # type: ignore[no-any-return]
 
 
-def convolution(inputs: int, outputs: int) -> list[nn.Module]:
-    """3 × 3 convolution, batch norm, Relu."""
+def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    """Convolution, batch norm, Relu."""
     return [
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(),
     ]
@@ -67,13 +66,14 @@ def convolution(inputs: int, outputs: int) -> list[nn.Module]:
 
 def train(
     images: Images, labels: Labels, epochs: int, seed: int, report: Callable[[int, float], None]
-) -> DigitNet:
+) -> nn.Module:
     """Trains a DigitNet on shifted copies of the images; calls report(epoch, mean loss)."""
     torch.manual_seed(seed)
-    model = DigitNet()
+    torch.set_num_threads(1)  # the layers are too small to share, and results stay the same
+    model: nn.Module = DigitNet().to(memory_format=torch.channels_last)
     steps = epochs * -(-len(images) // BATCH)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
     padded = nn.functional.pad(torch.from_numpy(images), [_SHIFT] * 4)
     targets = torch.from_numpy(labels)
     for epoch in range(epochs):
@@ -86,7 +86,7 @@ def train(
             schedule.step()
             total += float(loss.detach()) * len(chosen)
         report(epoch + 1, total / len(images))
-    return model.eval()
+    return model.to(memory_format=torch.contiguous_format).eval()
 
 
 def _shifted(padded: torch.Tensor) -> torch.Tensor:

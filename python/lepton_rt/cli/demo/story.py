@@ -22,7 +22,7 @@ from lepton_rt.cli.demo.race import (
 from lepton_rt.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from lepton_rt.cli.demo.network import DigitNet
+    from torch.nn import Module
 
 _TRAINING_IMAGES = 64_000  # shown in all, however many different ones there are
 _CALIBRATION = 512  # images
@@ -71,7 +71,7 @@ def run_demo(
     return contestants
 
 
-def _train(console: Console, digits: Digits, epochs: int | None, seed: int) -> DigitNet:
+def _train(console: Console, digits: Digits, epochs: int | None, seed: int) -> Module:
     from lepton_rt.cli.demo import network
 
     count = len(digits.train_images)
