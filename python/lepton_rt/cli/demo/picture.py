@@ -28,19 +28,14 @@ def draw(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 7.6), dpi=130, facecolor="white")
+    figure = Figure(figsize=(13, 7), dpi=130, facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        2, 1, height_ratios=(1, 1.9), left=0.11, right=0.975, top=0.86, bottom=0.07, hspace=0.34
+        2, 1, height_ratios=(1, 2.1), left=0.115, right=0.98, top=0.87, bottom=0.03, hspace=0.2
     )
-    figure.text(0.02, 0.945, title, fontsize=17, fontweight="bold", color=_INK)
-    figure.text(
-        0.02,
-        0.907,
-        "above: test images with the int8 model's answer and its probability (wrong ones in red)",
-        fontsize=10.5,
-        color=_MUTED,
-    )
+    figure.text(0.02, 0.94, title, fontsize=17, fontweight="bold", color=_INK)
+    subtitle = "the int8 model's answers with their probabilities; wrong ones in red"
+    figure.text(0.02, 0.902, subtitle, fontsize=10.5, color=_MUTED)
     _draw_samples(figure, grid[0], images, labels, chances)
     bars = grid[1].subgridspec(1, 4, wspace=0.12, width_ratios=(1, 1.15, 1.15, 1))
     axes = [figure.add_subplot(bars[0, column]) for column in range(4)]
@@ -60,7 +55,7 @@ def _draw_samples(
     figure: Any, cell: Any, images: Images, labels: Labels, chances: np.ndarray[Any, Any]
 ) -> None:
     answers = chances.argmax(1)
-    chosen = _choose(answers != labels)
+    chosen = _choose(answers, labels)
     strip = cell.subgridspec(1, _SAMPLES, wspace=0.12)
     for column, index in enumerate(chosen):
         axis = figure.add_subplot(strip[column])
@@ -75,10 +70,15 @@ def _draw_samples(
         axis.set_xlabel(f"{chances[index].max():.1%}", fontsize=9.5, color=_MUTED, labelpad=4)
 
 
-def _choose(wrong: np.ndarray[Any, Any]) -> list[int]:
-    """The first images in order, with up to two that the model gets wrong at the end."""
-    failures = [int(index) for index in np.flatnonzero(wrong)[:2]]
-    return [int(i) for i in np.flatnonzero(~wrong)[: _SAMPLES - len(failures)]] + failures
+def _choose(answers: np.ndarray[Any, Any], labels: Labels) -> list[int]:
+    """One image of each digit that the model gets right, then some that it gets wrong."""
+    right = answers == labels
+    chosen = [
+        int(np.flatnonzero(right & (labels == digit))[0]) for digit in np.unique(labels[right])
+    ]
+    chosen += [int(index) for index in np.flatnonzero(~right)]
+    chosen += [int(index) for index in np.flatnonzero(right) if index not in chosen]
+    return chosen[:_SAMPLES]
 
 
 def _draw_bars(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -97,9 +98,9 @@ def _calibration(digits: Digits) -> list[np.ndarray[tuple[int, ...], np.dtype[np
 
 def _table(contestants: list[Contestant], threads: int) -> Table:
     title = f"{threads} thread{'s' if threads > 1 else ''}; medians of interleaved runs"
-    table = Table(title=title, title_style="bold", title_justify="left")
-    table.add_column("")
-    for heading in ("accuracy", *(f"batch {b}, ms" for b in BATCHES), "file, KiB", "memory, KiB"):
+    table = Table(title=title, title_style="bold", title_justify="left", box=box.SIMPLE)
+    table.add_column("", no_wrap=True)
+    for heading in ("accuracy", *(f"ms, batch {b}" for b in BATCHES), "KiB file", "KiB memory"):
         table.add_column(heading, justify="right")
     for entry in contestants:
         table.add_row(
