@@ -1,6 +1,7 @@
 // Shared by the binding files: one register_* per area, and Status → Python exceptions.
 #pragma once
 
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include "core/status.h"
@@ -12,6 +13,10 @@ void register_executor(pybind11::module_& m);
 void register_gemm(pybind11::module_& m);
 void register_testing(pybind11::module_& m);
 void register_testing_conv(pybind11::module_& m);  // after register_testing
+
+// A new uint8 array of `bytes` elements, 64-byte aligned as plans want their constants, so that the
+// executor uses it where it lies. Raises MemoryError.
+pybind11::array_t<uint8_t> aligned_bytes(size_t bytes);
 
 // Raises the exception of lepton_rt.errors that fits; returns when status is ok. Needs the GIL.
 void raise_if_error(const Status& status);

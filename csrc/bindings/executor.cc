@@ -1,5 +1,5 @@
-// Executor: a plan ready to run, with numpy arrays in and out. The GIL is released while it binds and
-// runs; host steps take it back.
+// Executor: a plan ready to run, with numpy arrays in and out. The GIL is released while it binds
+// and runs; host steps take it back.
 #include "runtime/executor.h"
 
 #include <pybind11/numpy.h>
@@ -15,8 +15,8 @@ namespace py = pybind11;
 namespace lepton {
 namespace {
 
-// A Python exception raised by a host step, on its way through the runtime to the caller. Host steps
-// run on the thread that called run().
+// A Python exception raised by a host step, on its way through the runtime to the caller. Host
+// steps run on the thread that called run().
 thread_local std::unique_ptr<py::error_already_set> pending_exception;
 
 py::dtype numpy_dtype(DType t) { return py::dtype(std::string(name_of(t))); }
@@ -35,16 +35,16 @@ Shape shape_of(const py::array& a) {
   return s;
 }
 
-// Keeps 64-byte aligned bytes as they are, and a copy of the others.
+// Keeps 64-byte aligned bytes as they are, and a copy of the others (unless nothing will run).
 class BlobStore {
  public:
-  explicit BlobStore(const py::list& arrays) {
+  BlobStore(const py::list& arrays, bool to_run) {
     for (const py::handle& item : arrays) {
       auto array = py::array::ensure(py::reinterpret_borrow<py::object>(item), py::array::c_style);
       if (!array) throw py::error_already_set();
       const auto* data = static_cast<const std::byte*>(array.data());
       const auto size = static_cast<size_t>(array.nbytes());
-      if (reinterpret_cast<uintptr_t>(data) % 64 != 0) {
+      if (to_run && reinterpret_cast<uintptr_t>(data) % 64 != 0) {
         copies_.emplace_back();
         raise_if_error(copies_.back().reserve(size == 0 ? 1 : size));
         if (size != 0) std::memcpy(copies_.back().data(), data, size);
@@ -69,7 +69,7 @@ struct LoadedPlan {
   BlobStore store;
   std::unique_ptr<Plan> plan;
 
-  LoadedPlan(const py::bytes& bytes, const py::list& blobs) : store(blobs) {
+  LoadedPlan(const py::bytes& bytes, const py::list& blobs, bool to_run) : store(blobs, to_run) {
     const std::string_view view = bytes;
     raise_if_error(meta.reserve(view.size() + 1));
     std::memcpy(meta.data(), view.data(), view.size());
@@ -85,7 +85,7 @@ bool check_signals(void*) {
 class PyExecutor {
  public:
   PyExecutor(const py::bytes& meta, const py::list& blobs, int threads, py::object host)
-      : loaded_(meta, blobs), host_(std::move(host)) {
+      : loaded_(meta, blobs, true), host_(std::move(host)) {
     ExecutorOptions options;
     options.threads = threads;
     if (!host_.is_none())
@@ -111,8 +111,7 @@ class PyExecutor {
     py::list results = allocate_outputs(*context, outputs);
     std::vector<void*> out;
     for (const py::handle& a : results)
-      out.push_back(a.is_none() ? nullptr
-                                : py::reinterpret_borrow<py::array>(a).mutable_data());
+      out.push_back(a.is_none() ? nullptr : py::reinterpret_borrow<py::array>(a).mutable_data());
     run_context(*context, in, out);
     for (size_t i = 0; i < out.size(); ++i)
       if (out[i] == nullptr && results[i].is_none())
@@ -124,7 +123,8 @@ class PyExecutor {
   // Binds without running; returns arena bytes. For warming up and for tests.
   size_t bind(const std::vector<std::vector<int64_t>>& dims) {
     std::vector<Shape> shapes;
-    for (const auto& d : dims) shapes.push_back(Shape::of(d.data(), std::min<int>(d.size(), kMaxRank)));
+    for (const auto& d : dims)
+      shapes.push_back(Shape::of(d.data(), std::min<int>(d.size(), kMaxRank)));
     Status status;
     size_t bytes = 0;
     {
@@ -183,8 +183,8 @@ class PyExecutor {
         check_output(given, dtype, *shape, i);
         results.append(given);
       } else {
-        results.append(py::array(
-            numpy_dtype(dtype), std::vector<py::ssize_t>(shape->begin(), shape->end())));
+        results.append(
+            py::array(numpy_dtype(dtype), std::vector<py::ssize_t>(shape->begin(), shape->end())));
       }
     }
     return results;
@@ -200,20 +200,20 @@ class PyExecutor {
              shape_of(array) == shape;
     }
     if (!fits)
-      raise_if_error(invalid_input("out for \"" +
-                                   std::string(plan.tensors[plan.outputs[i]].name) +
+      raise_if_error(invalid_input("out for \"" + std::string(plan.tensors[plan.outputs[i]].name) +
                                    "\" must be a writable C-contiguous " + name_of(dtype) +
                                    " array of shape " + shape.str()));
   }
 
   py::object copy_of(const TensorInfo& t, py::object given) const {
     if (given.is_none())
-      given = py::array(numpy_dtype(t.dtype),
-                        std::vector<py::ssize_t>(t.shape.begin(), t.shape.end()));
+      given =
+          py::array(numpy_dtype(t.dtype), std::vector<py::ssize_t>(t.shape.begin(), t.shape.end()));
     else
       raise_if_error(shape_of(given) == t.shape ? Status()
                                                 : invalid_input("out has the wrong shape; the "
-                                                                "result has " + t.shape.str()));
+                                                                "result has " +
+                                                                t.shape.str()));
     auto array = py::reinterpret_borrow<py::array>(given);
     if (array.nbytes() != 0) std::memcpy(array.mutable_data(), t.data, array.nbytes());
     return given;
@@ -281,7 +281,7 @@ class PyExecutor {
 // Index and reason of every step that has no native kernel here.
 std::vector<std::pair<size_t, std::string>> rejected_steps(const py::bytes& meta,
                                                            const py::list& blobs) {
-  const LoadedPlan loaded(meta, blobs);
+  const LoadedPlan loaded(meta, blobs, false);
   std::vector<std::pair<size_t, std::string>> rejected;
   for (size_t i = 0; i < loaded.plan->steps.size(); ++i) {
     std::unique_ptr<Op> op;

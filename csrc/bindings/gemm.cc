@@ -108,7 +108,7 @@ struct Stack {
   py::array_t<uint8_t> make_packed(size_t bytes) const {
     if (bytes != 0 && count > static_cast<size_t>(kMaxElements) / bytes)
       throw py::value_error("packed operand is too large");
-    return py::array_t<uint8_t>(static_cast<py::ssize_t>(bytes * count));
+    return aligned_bytes(bytes * count);
   }
 
   py::array array;

@@ -1,12 +1,14 @@
 // The machine as the runtime sees it, and the mapping of Status to Python exceptions.
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "bindings/bindings.h"
 #include "core/isa.h"
 #include "core/thread_pool.h"
+#include "runtime/memory.h"
 
 namespace py = pybind11;
 
@@ -32,6 +34,14 @@ std::vector<std::string> machine_isas() {
 }
 
 }  // namespace
+
+py::array_t<uint8_t> aligned_bytes(size_t bytes) {
+  auto buffer = std::make_unique<Buffer>();
+  raise_if_error(buffer->reserve(bytes == 0 ? 1 : bytes));
+  auto* data = reinterpret_cast<uint8_t*>(buffer->data());
+  const py::capsule owner(buffer.release(), [](void* b) { delete static_cast<Buffer*>(b); });
+  return py::array_t<uint8_t>(static_cast<py::ssize_t>(bytes), data, owner);
+}
 
 void raise_if_error(const Status& status) {
   if (status.ok()) return;

@@ -46,8 +46,8 @@ inline Status internal_error(std::string m) { return {Code::kInternal, std::move
 
 }  // namespace lepton
 
-#define LEPTON_RETURN_IF_ERROR(expr)                    \
-  do {                                                  \
-    ::lepton::Status lepton_status_ = (expr);           \
-    if (!lepton_status_.ok()) return lepton_status_;    \
+#define LEPTON_RETURN_IF_ERROR(expr)                 \
+  do {                                               \
+    ::lepton::Status lepton_status_ = (expr);        \
+    if (!lepton_status_.ok()) return lepton_status_; \
   } while (0)

@@ -31,24 +31,22 @@ inline void pause() {
 
 }  // namespace
 
-// One parallel loop, on the caller's stack. Workers join and leave it under the pool's mutex, so the
-// caller knows when nobody looks at it any more.
+// One parallel loop, on the caller's stack. Workers join and leave it under the pool's mutex, so
+// the caller knows when nobody looks at it any more.
 struct Loop {
   int64_t chunks;
   void (*body)(const void*, int64_t, int);
   const void* context;
-  int slots;                      // threads that may still join
-  int next_thread = 1;            // slot number of the next one; the caller is 0
-  std::atomic<int64_t> next{0};   // next unclaimed chunk
-  std::atomic<int> inside{0};     // workers in it
+  int slots;                     // threads that may still join
+  int next_thread = 1;           // slot number of the next one; the caller is 0
+  std::atomic<int64_t> next{0};  // next unclaimed chunk
+  std::atomic<int> inside{0};    // workers in it
 
   void work(int thread) {
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < chunks;)
       body(context, i, thread);
   }
-  bool wants_help() const {
-    return slots > 0 && next.load(std::memory_order_relaxed) < chunks;
-  }
+  bool wants_help() const { return slots > 0 && next.load(std::memory_order_relaxed) < chunks; }
 };
 
 class ThreadPool {

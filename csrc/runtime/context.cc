@@ -43,10 +43,10 @@ struct Context::Segment {
   int first = 0, last = 0;  // plan steps [first, last)
   std::vector<Step> steps;
   std::vector<void*> pointers;
-  std::vector<Patch> patches;    // pointers that move from run to run
-  DynamicFn dynamic;             // set when step last - 1 is dynamic
+  std::vector<Patch> patches;  // pointers that move from run to run
+  DynamicFn dynamic;           // set when step last - 1 is dynamic
   Buffer arena;
-  std::vector<Buffer> known;     // contents of values computed at bind
+  std::vector<Buffer> known;  // contents of values computed at bind
   size_t scratch_offset = 0;
   // What the binding depended on besides the graph input shapes.
   std::vector<ShapeRead> shapes_read;
@@ -63,8 +63,7 @@ class Context::Binder : public BindContext {
         plan_(context.plan_.steps[step]),
         values_known_(values_known) {
     inputs_.reserve(plan_.inputs.size());
-    for (int id : plan_.inputs)
-      inputs_.push_back(id < 0 ? TensorInfo{} : context.slots_[id].info);
+    for (int id : plan_.inputs) inputs_.push_back(id < 0 ? TensorInfo{} : context.slots_[id].info);
   }
 
   int num_inputs() const override { return static_cast<int>(inputs_.size()); }
@@ -245,7 +244,8 @@ Status Context::bind_segment(int first, bool values_known) {
   return {};
 }
 
-// Runs the step just bound, whose inputs are all known, if its outputs are small; they become known.
+// Runs the step just bound, whose inputs are all known, if its outputs are small; they become
+// known.
 Status Context::evaluate_now(Segment& segment, int s) {
   const PlanStep& step = plan_.steps[s];
   size_t total = 0;
@@ -281,7 +281,8 @@ Status Context::evaluate_now(Segment& segment, int s) {
   return {};
 }
 
-// An output whose memory is this first segment's own may be written to the caller's memory directly.
+// An output whose memory is this first segment's own may be written to the caller's memory
+// directly.
 void Context::give_outputs_to_caller(Segment& segment) {
   for (size_t i = 0; i < plan_.outputs.size(); ++i) {
     const Slot& slot = slots_[plan_.outputs[i]];
@@ -452,8 +453,8 @@ Status Context::run_dynamic(Segment& segment) {
     if (status.ok() && id >= 0 && slots_[id].home != Home::kDynamic)
       status = internal_error("an output was not made");
   if (status.ok()) return {};
-  return {status.code(), std::string(step.op) + " \"" + std::string(step.name) +
-                             "\": " + status.message()};
+  return {status.code(),
+          std::string(step.op) + " \"" + std::string(step.name) + "\": " + status.message()};
 }
 
 void Context::copy_outputs(void* const* outputs) {

@@ -1,10 +1,11 @@
 // A Context is a plan bound to concrete input shapes: closures, one arena, resolved pointers. It
 // serves one run at a time; the Executor keeps several.
 //
-// Binding walks the steps in order. Small tensors that derive from shapes are computed on the way, by
-// running their ordinary closures at once. Where a shape depends on data (a dynamic step, or a step
-// that needs the value of a computed tensor) the walk stops: what is bound so far is a segment, and
-// the next one is bound when a run gets there. A later run with the same shapes and values reuses it.
+// Binding walks the steps in order. Small tensors that derive from shapes are computed on the way,
+// by running their ordinary closures at once. Where a shape depends on data (a dynamic step, or a
+// step that needs the value of a computed tensor) the walk stops: what is bound so far is a
+// segment, and the next one is bound when a run gets there. A later run with the same shapes and
+// values reuses it.
 #pragma once
 
 #include <memory>
@@ -53,12 +54,12 @@ class Context {
 
   enum class Home : uint8_t { kNone, kFixed, kArena, kInput, kOutput, kDynamic };
   struct Slot {
-    TensorInfo info;       // data is set when the contents are known at bind
+    TensorInfo info;  // data is set when the contents are known at bind
     Home home = Home::kNone;
-    int root = -1;         // the tensor whose memory this one is (itself unless an alias)
-    int index = 0;         // input or output position for kInput, kOutput
-    int live_until = -1;   // roots: last step that reads any alias
-    size_t bytes = 0;      // roots
+    int root = -1;            // the tensor whose memory this one is (itself unless an alias)
+    int index = 0;            // input or output position for kInput, kOutput
+    int live_until = -1;      // roots: last step that reads any alias
+    size_t bytes = 0;         // roots
     void* pointer = nullptr;  // roots: where it is now
   };
 

@@ -48,9 +48,9 @@ size_t lay_out(std::vector<Lifetime>& lifetimes) {
     Lifetime& t = lifetimes[i];
     t.offset = first_gap(t, placed);
     total = std::max(total, t.offset + aligned(t.bytes));
-    const auto at = std::upper_bound(
-        placed.begin(), placed.end(), t.offset,
-        [](size_t offset, const Lifetime* p) { return offset < p->offset; });
+    const auto at =
+        std::upper_bound(placed.begin(), placed.end(), t.offset,
+                         [](size_t offset, const Lifetime* p) { return offset < p->offset; });
     placed.insert(at, &t);
   }
   return total;

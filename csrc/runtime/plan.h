@@ -1,5 +1,5 @@
-// A plan: the compiled form of a model for one ISA. A flat list of steps over numbered tensors, with
-// constants already packed for the chosen kernels. Immutable once parsed.
+// A plan: the compiled form of a model for one ISA. A flat list of steps over numbered tensors,
+// with constants already packed for the chosen kernels. Immutable once parsed.
 //
 // Byte layout (little-endian; python/lepton_rt/plan.py writes it). `meta`, in order:
 //   string isa, string producer
