@@ -38,6 +38,7 @@ class _Scope:
     is_call: bool = False
 
     def rename(self, name: str) -> str:
+        name = text(name)
         if not name or not self.is_call:
             return name
         return self.names.setdefault(name, self.prefix + name)
@@ -70,13 +71,13 @@ class Importer:
             raise ModelError("the file holds no ONNX graph")
         self.opset = _main_opset(self._model.opset_import, "the model")
         graph = self._graph(self._model.graph, _Scope(opset=self.opset), top=True)
-        graph.metadata = {entry.key: entry.value for entry in self._model.metadata_props}
+        graph.metadata = {text(e.key): text(e.value) for e in self._model.metadata_props}
         return graph
 
     # Graphs ----------------------------------------------------------------------------------
 
     def _graph(self, proto: GraphProto, scope: _Scope, top: bool = False) -> Graph:
-        graph = Graph(name=proto.name or "graph")
+        graph = Graph(name=text(proto.name) or "graph")
         self._read_initializers(proto, scope, graph)
         for info in proto.input:
             name = scope.rename(info.name)
@@ -117,25 +118,26 @@ class Importer:
         self._count += 1
         if self._count > MAX_NODES:
             raise ModelError(f"the model has more than {MAX_NODES} operators")
-        domain = "" if proto.domain == "ai.onnx" else proto.domain
-        key = (domain, proto.op_type, proto.overload)
+        domain, op = _plain_domain(proto.domain), text(proto.op_type)
+        key = (domain, op, text(proto.overload))
         if key in self._functions:
             self._call(key, proto, scope, graph)
             return
         if domain not in self._domains:
             raise ModelError(
-                f"operator {proto.op_type!r} of domain {domain!r} is not known"
+                f"operator {op!r} of domain {domain!r} is not known"
                 + (f" (node {proto.name!r})" if proto.name else "")
             )
         attrs = self._attributes(proto, scope)
         inputs = [scope.rename(name) for name in proto.input]
         outputs = [scope.rename(name) for name in proto.output]
-        if domain == "" and proto.op_type == "Constant":
+        if domain == "" and op == "Constant":
             if len(outputs) != 1:
                 raise ModelError("a Constant operator must have one output")
             self._add_constant(graph, outputs[0], _constant_value(attrs, outputs[0]))
             return
-        node = Node(proto.op_type, inputs, outputs, attrs, domain, scope.prefix + proto.name)
+        name = scope.prefix + text(proto.name)
+        node = Node(op, inputs, outputs, attrs, domain, name)
         if scope.opset != self.opset:
             self.versions.update((name, scope.opset) for name in outputs if name)
         graph.nodes.append(node)
@@ -143,7 +145,7 @@ class Importer:
     def _attributes(self, proto: NodeProto, scope: _Scope) -> dict[str, Attr]:
         attrs: dict[str, Attr] = {}
         for attr in proto.attribute:
-            if attr.name in attrs:
+            if text(attr.name) in attrs:
                 raise ModelError(f"{proto.op_type} has the attribute {attr.name!r} twice")
             if attr.ref_attr_name:
                 if attr.ref_attr_name in scope.attrs:
@@ -182,8 +184,7 @@ class Importer:
     def _index_functions(self, protos: Iterable[FunctionProto]) -> dict[FunctionKey, FunctionProto]:
         table: dict[FunctionKey, FunctionProto] = {}
         for proto in protos:
-            domain = "" if proto.domain == "ai.onnx" else proto.domain
-            key = (domain, proto.name, proto.overload)
+            key = (_plain_domain(proto.domain), text(proto.name), text(proto.overload))
             if key in table:
                 raise ModelError(f"the function {proto.name!r} is defined twice")
             table[key] = proto
@@ -199,7 +200,9 @@ class Importer:
         inner = _Scope(f"{scope.prefix}{call.name or call.op_type}.{self._calls}/", is_call=True)
         inner.opset = _main_opset(function.opset_import, f"function {key[1]!r}", scope.opset)
         inner.stack = (*scope.stack, key)
-        inner.attrs = {a.name: self._attribute(a, inner, key[1]) for a in function.attribute_proto}
+        inner.attrs = {
+            text(a.name): self._attribute(a, inner, key[1]) for a in function.attribute_proto
+        }
         inner.attrs.update(self._attributes(call, scope))
         formal_in = list(function.input)
         inner.names = dict.fromkeys(formal_in, "")
@@ -218,6 +221,17 @@ class Importer:
             graph.nodes.append(node)
         else:
             inner.names[formal] = actual
+
+
+def text(value: str | bytes) -> str:
+    """A string field; protobuf hands over bytes where the file's are not UTF-8."""
+    if not isinstance(value, str):
+        raise ModelError(f"the file has a name that is not UTF-8 text: {value[:40]!r}")
+    return value
+
+
+def _plain_domain(domain: str) -> str:
+    return "" if text(domain) == "ai.onnx" else domain
 
 
 def _main_opset(
@@ -263,7 +277,7 @@ def _dim(dim: onnx.TensorShapeProto.Dimension, what: str) -> Dim:
                 return None
             raise ModelError(f"{what} has the negative dimension {dim.dim_value}")
         return int(dim.dim_value)
-    return dim.dim_param or None
+    return text(dim.dim_param) or None
 
 
 _CONSTANT_FORMS: dict[str, np.dtype[Any] | None] = {

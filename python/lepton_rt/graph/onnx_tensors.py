@@ -81,6 +81,8 @@ class TensorReader:
         self, tensor: TensorProto, dtype: np.dtype[Any], dims: tuple[int, ...], what: str
     ) -> Array:
         fields = {entry.key: entry.value for entry in tensor.external_data}
+        if not all(isinstance(text, str) for text in fields.values()):
+            raise ModelError(f"the external data of {what} is not described in UTF-8 text")
         path = self._resolve(fields.get("location", ""), what)
         buffer = self._map(path, what)
         needed = _stored_bytes(tensor.data_type, dtype, math.prod(dims))
