@@ -63,6 +63,13 @@ inline __m256 exp_f32x8(__m256 x) {
                        power_of_two(_mm256_sub_epi32(n, half)));
 }
 
+// For results that are normal numbers: −87 <= x <= 88.
+inline __m256 exp_of_moderate(__m256 x) {
+  const ExpParts e = exp_parts(x);
+  const __m256 scale = power_of_two(_mm256_cvtps_epi32(e.n));
+  return fma(e.p, scale, scale);
+}
+
 // e^x − 1 for x <= 0; anything for x > 0.
 inline __m256 expm1_of_negative(__m256 x) {
   x = _mm256_min_ps(set1(1.0f), _mm256_max_ps(set1(-25.0f), x));
@@ -139,21 +146,24 @@ inline __m256 erf_small(__m256 x) {
   p = fma(p, z, set1(1.283791661e-01f));
   return fma(x, p, x);
 }
-// erfc(a) = exp(−(a² + q(a))) for 0.9 <= a <= 6, q = −log erfc(a) − a², error 7e-7 relative; 0
-// beyond.
+// erfc(a) = exp(−(a² + q(a))) for 0.9 <= a <= 6, q = −log erfc(a) − a², error 7e-7 relative; 0 beyond.
+// Even and odd powers of q run as two chains.
 inline __m256 erfc_large(__m256 a) {
-  __m256 q = set1(8.023545917e-08f);
-  q = fma(q, a, set1(-3.273137509e-06f));
-  q = fma(q, a, set1(6.017817577e-05f));
-  q = fma(q, a, set1(-6.639832864e-04f));
-  q = fma(q, a, set1(4.951892886e-03f));
-  q = fma(q, a, set1(-2.676025778e-02f));
-  q = fma(q, a, set1(1.104412600e-01f));
-  q = fma(q, a, set1(-3.683891594e-01f));
-  q = fma(q, a, set1(1.130291581e+00f));
-  q = fma(q, a, set1(-3.228538262e-04f));
-  const __m256 y = exp_f32x8(negate(fma(a, a, q)));
-  return _mm256_andnot_ps(_mm256_cmp_ps(a, set1(6.0f), _CMP_GT_OQ), y);
+  const __m256 beyond = _mm256_cmp_ps(a, set1(6.0f), _CMP_GT_OQ);
+  a = _mm256_min_ps(set1(6.0f), a);
+  const __m256 z = _mm256_mul_ps(a, a);
+  __m256 odd = set1(8.023545917e-08f), even = set1(-3.273137509e-06f);
+  odd = fma(odd, z, set1(6.017817577e-05f));
+  even = fma(even, z, set1(-6.639832864e-04f));
+  odd = fma(odd, z, set1(4.951892886e-03f));
+  even = fma(even, z, set1(-2.676025778e-02f));
+  odd = fma(odd, z, set1(1.104412600e-01f));
+  even = fma(even, z, set1(-3.683891594e-01f) );
+  odd = fma(odd, z, set1(1.130291581e+00f));
+  even = fma(even, z, set1(-3.228538262e-04f));
+  const __m256 q = fma(odd, a, even);
+  const __m256 y = exp_of_moderate(negate(_mm256_add_ps(z, q)));
+  return _mm256_andnot_ps(beyond, y);
 }
 
 inline __m256 erf_f32x8(__m256 x) {

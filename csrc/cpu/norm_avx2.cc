@@ -12,20 +12,23 @@ namespace {
 
 constexpr size_t kBlock = 512;
 
+// Accumulators have names of their own: indexed ones would live in memory at -O2.
 template <typename F>
 inline float sum_block(const float* x, size_t n, const F& f) {
-  __m256 acc[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
-                   _mm256_setzero_ps()};
+  __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a;
   size_t i = 0;
-  for (; i + 32 <= n; i += 32)
-    for (size_t j = 0; j < 4; ++j)
-      acc[j] = _mm256_add_ps(acc[j], f(_mm256_loadu_ps(x + i + 8 * j)));
-  for (; i + 8 <= n; i += 8) acc[0] = _mm256_add_ps(acc[0], f(_mm256_loadu_ps(x + i)));
+  for (; i + 32 <= n; i += 32) {
+    a = _mm256_add_ps(a, f(_mm256_loadu_ps(x + i)));
+    b = _mm256_add_ps(b, f(_mm256_loadu_ps(x + i + 8)));
+    c = _mm256_add_ps(c, f(_mm256_loadu_ps(x + i + 16)));
+    d = _mm256_add_ps(d, f(_mm256_loadu_ps(x + i + 24)));
+  }
+  for (; i + 8 <= n; i += 8) a = _mm256_add_ps(a, f(_mm256_loadu_ps(x + i)));
   if (i < n) {
     const __m256 lanes = _mm256_castsi256_ps(tail_mask(n - i));
-    acc[1] = _mm256_add_ps(acc[1], and_(lanes, f(load_tail(x + i, n - i))));
+    b = _mm256_add_ps(b, and_(lanes, f(load_tail(x + i, n - i))));
   }
-  return sum_lanes(_mm256_add_ps(_mm256_add_ps(acc[0], acc[1]), _mm256_add_ps(acc[2], acc[3])));
+  return sum_lanes(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d)));
 }
 
 template <typename F>

@@ -28,20 +28,24 @@ struct SumExp {
   static __m256 map(__m256 x, __m256 shift) { return exp_f32x8(_mm256_sub_ps(x, shift)); }
 };
 
+// Accumulators have names of their own: indexed ones would live in memory at -O2.
 template <typename F>
 inline float sum_block(const float* x, size_t n, __m256 shift) {
-  __m256 acc[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
-                   _mm256_setzero_ps()};
+  __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a;
+  const auto map = [&](size_t i) { return F::map(_mm256_loadu_ps(x + i), shift); };
   size_t i = 0;
-  for (; i + 32 <= n; i += 32)
-    for (size_t j = 0; j < 4; ++j)
-      acc[j] = _mm256_add_ps(acc[j], F::map(_mm256_loadu_ps(x + i + 8 * j), shift));
-  for (; i + 8 <= n; i += 8) acc[0] = _mm256_add_ps(acc[0], F::map(_mm256_loadu_ps(x + i), shift));
+  for (; i + 32 <= n; i += 32) {
+    a = _mm256_add_ps(a, map(i));
+    b = _mm256_add_ps(b, map(i + 8));
+    c = _mm256_add_ps(c, map(i + 16));
+    d = _mm256_add_ps(d, map(i + 24));
+  }
+  for (; i + 8 <= n; i += 8) a = _mm256_add_ps(a, map(i));
   if (i < n) {
     const __m256 lanes = _mm256_castsi256_ps(tail_mask(n - i));
-    acc[1] = _mm256_add_ps(acc[1], and_(lanes, F::map(load_tail(x + i, n - i), shift)));
+    b = _mm256_add_ps(b, and_(lanes, F::map(load_tail(x + i, n - i), shift)));
   }
-  return sum_lanes(_mm256_add_ps(_mm256_add_ps(acc[0], acc[1]), _mm256_add_ps(acc[2], acc[3])));
+  return sum_lanes(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d)));
 }
 
 template <typename F>
@@ -60,18 +64,34 @@ inline void add_to(double* acc, __m256 v) {
   _mm256_storeu_pd(acc + 4, _mm256_add_pd(_mm256_loadu_pd(acc + 4), high));
 }
 
-template <typename F, size_t kVectors>
-inline void sum_full_columns(const float* x, size_t rows, size_t stride, const float* shift,
-                             double* acc) {
-  __m256 s[kVectors], v[kVectors];
-  for (size_t j = 0; j < kVectors; ++j) {
-    s[j] = shift != nullptr ? _mm256_loadu_ps(shift + 8 * j) : _mm256_setzero_ps();
-    v[j] = _mm256_setzero_ps();
+// 32 columns, or 8.
+template <typename F>
+inline void sum_32_columns(const float* x, size_t rows, size_t stride, const float* shift,
+                           double* acc) {
+  const auto shift_at = [&](size_t j) {
+    return shift != nullptr ? _mm256_loadu_ps(shift + j) : _mm256_setzero_ps();
+  };
+  const __m256 sa = shift_at(0), sb = shift_at(8), sc = shift_at(16), sd = shift_at(24);
+  __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a;
+  for (size_t i = 0; i < rows; ++i, x += stride) {
+    a = _mm256_add_ps(a, F::map(_mm256_loadu_ps(x), sa));
+    b = _mm256_add_ps(b, F::map(_mm256_loadu_ps(x + 8), sb));
+    c = _mm256_add_ps(c, F::map(_mm256_loadu_ps(x + 16), sc));
+    d = _mm256_add_ps(d, F::map(_mm256_loadu_ps(x + 24), sd));
   }
+  add_to(acc, a);
+  add_to(acc + 8, b);
+  add_to(acc + 16, c);
+  add_to(acc + 24, d);
+}
+template <typename F>
+inline void sum_8_columns(const float* x, size_t rows, size_t stride, const float* shift,
+                          double* acc) {
+  const __m256 s = shift != nullptr ? _mm256_loadu_ps(shift) : _mm256_setzero_ps();
+  __m256 v = _mm256_setzero_ps();
   for (size_t i = 0; i < rows; ++i)
-    for (size_t j = 0; j < kVectors; ++j)
-      v[j] = _mm256_add_ps(v[j], F::map(_mm256_loadu_ps(x + i * stride + 8 * j), s[j]));
-  for (size_t j = 0; j < kVectors; ++j) add_to(acc + 8 * j, v[j]);
+    v = _mm256_add_ps(v, F::map(_mm256_loadu_ps(x + i * stride), s));
+  add_to(acc, v);
 }
 
 template <typename F>
@@ -81,8 +101,8 @@ void sum_columns(const float* x, size_t rows, size_t stride, size_t width, const
     const size_t n = rows - first < kColumnBlock ? rows - first : kColumnBlock;
     size_t j = 0;
     const auto shift_at = [&](size_t at) { return shift != nullptr ? shift + at : nullptr; };
-    for (; j + 32 <= width; j += 32) sum_full_columns<F, 4>(x + j, n, stride, shift_at(j), acc + j);
-    for (; j + 8 <= width; j += 8) sum_full_columns<F, 1>(x + j, n, stride, shift_at(j), acc + j);
+    for (; j + 32 <= width; j += 32) sum_32_columns<F>(x + j, n, stride, shift_at(j), acc + j);
+    for (; j + 8 <= width; j += 8) sum_8_columns<F>(x + j, n, stride, shift_at(j), acc + j);
     if (j == width) continue;
     const size_t rest = width - j;
     const __m256 s = shift != nullptr ? load_tail(shift + j, rest) : _mm256_setzero_ps();
@@ -115,22 +135,33 @@ struct Extreme {
     value = F::combine(value, x);
     nan = _mm256_or_ps(nan, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
   }
+  void take(const Extreme& e) {
+    value = F::combine(value, e.value);
+    nan = _mm256_or_ps(nan, e.nan);
+  }
   __m256 result() const { return select(nan, set1(__builtin_nanf("")), value); }
 };
 
 template <typename F>
 double fold_row(const float* x, size_t n, float) {
-  Extreme<F> e[4];
+  Extreme<F> a, b, c, d;
   size_t i = 0;
-  for (; i + 32 <= n; i += 32)
-    for (size_t j = 0; j < 4; ++j) e[j].take(_mm256_loadu_ps(x + i + 8 * j));
-  for (; i + 8 <= n; i += 8) e[0].take(_mm256_loadu_ps(x + i));
+  for (; i + 32 <= n; i += 32) {
+    a.take(_mm256_loadu_ps(x + i));
+    b.take(_mm256_loadu_ps(x + i + 8));
+    c.take(_mm256_loadu_ps(x + i + 16));
+    d.take(_mm256_loadu_ps(x + i + 24));
+  }
+  for (; i + 8 <= n; i += 8) a.take(_mm256_loadu_ps(x + i));
   if (i < n) {
     const __m256 lanes = _mm256_castsi256_ps(tail_mask(n - i));
-    e[1].take(select(lanes, load_tail(x + i, n - i), set1(F::identity())));
+    b.take(select(lanes, load_tail(x + i, n - i), set1(F::identity())));
   }
-  float lanes[32];
-  for (size_t j = 0; j < 4; ++j) _mm256_storeu_ps(lanes + 8 * j, e[j].result());
+  a.take(b);
+  c.take(d);
+  a.take(c);
+  float lanes[8];
+  _mm256_storeu_ps(lanes, a.result());
   double total = static_cast<double>(F::identity());
   for (float lane : lanes) total = F::combine(total, static_cast<double>(lane));
   return total;
