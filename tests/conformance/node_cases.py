@@ -1,0 +1,90 @@
+"""The onnx package's node test cases, run through a Session. As a script it lists which ones pass.
+
+    python tests/conformance/node_cases.py > tests/conformance/passing.txt
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+import lepton_rt
+
+Array = npt.NDArray[Any]
+
+RANDOM = {"test_bernoulli", "test_random"}
+"""Beginnings of the names of cases whose outputs are not defined."""
+
+
+@cache
+def node_cases() -> dict[str, Any]:
+    """Case name → case, without those whose outputs are random."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the reference computes overflows on purpose
+        cases = collect_testcases(None)
+    return {c.name: c for c in cases if not any(c.name.startswith(r) for r in RANDOM)}
+
+
+def run_case(case: Any, *, optimise: bool) -> bool:
+    """Runs a case and checks its outputs; returns whether every step was native.
+
+    Raises:
+        AssertionError: an output differs; lepton_rt.Error: the model is not supported.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        session = lepton_rt.Session(case.model, threads=1, optimise=optimise)
+        for inputs, outputs in case.data_sets:
+            got = session.run(*map(_as_array, inputs))
+            results = [got] if len(session.outputs) == 1 else list(got)
+            for result, want in zip(results, outputs, strict=True):
+                check(result, _as_array(want), case.rtol, case.atol)
+    return not any(step.is_host for step in session.explain())
+
+
+def check(got: Array, want: Array, rtol: float, atol: float) -> None:
+    assert got.dtype == want.dtype
+    assert got.shape == want.shape
+    if want.dtype.kind in "iub":
+        np.testing.assert_array_equal(got, want)
+    else:
+        wide = np.complex128 if want.dtype.kind == "c" else np.float64
+        np.testing.assert_allclose(got.astype(wide), want.astype(wide), rtol, max(atol, 1e-5))
+
+
+def outcome(case: Any) -> str:
+    """How a case passes: "native", "host" (some step is a host step), or "" where it does not."""
+    try:
+        native = [run_case(case, optimise=optimise) for optimise in (True, False)]
+    except (lepton_rt.Error, AssertionError):
+        return ""
+    return "native" if all(native) else "host"
+
+
+def _as_array(value: Any) -> Array:
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    return np.asarray(value)
+
+
+def main() -> None:
+    print(f"# onnx {onnx.__version__}: node cases that pass, by whether every step was native")
+    for name, case in sorted(node_cases().items()):
+        result = outcome(case)
+        if result:
+            print(result, name)
+        else:
+            print(f"not passing: {name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
