@@ -61,6 +61,7 @@ def _expand_missing(model: ModelProto, opset: int) -> None:
             schema: Any = onnx.defs.get_schema(op, OPSET, "")
             if not (schema.has_function or schema.has_context_dependent_function):
                 raise UnsupportedError(f"opset {opset} has no operator {op!r}")
+        _type_constants(model.graph)
         try:
             expanded = onnx.inliner.inline_selected_functions(
                 model, [("", op) for op in sorted(missing)], inline_schema_functions=True
@@ -69,6 +70,15 @@ def _expand_missing(model: ModelProto, opset: int) -> None:
             raise ModelError(f"{', '.join(sorted(missing))} cannot be expanded") from error
         model.CopyFrom(expanded)
     raise UnsupportedError(f"opset {opset} cannot express {', '.join(sorted(missing))}")
+
+
+def _type_constants(graph: GraphProto) -> None:
+    # A body that depends on its operands' types is expanded only where all of them are stated.
+    typed = {info.name for info in (*graph.value_info, *graph.input)}
+    for tensor in graph.initializer:
+        if tensor.name not in typed:
+            info = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            graph.value_info.append(info)
 
 
 def _exists(op: str, opset: int) -> bool:

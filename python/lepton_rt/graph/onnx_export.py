@@ -7,7 +7,7 @@ caller's choice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -54,10 +54,31 @@ def _first_line(error: Exception) -> str:
 
 def check_skeleton(model: ModelProto) -> None:
     """Holds a model without weights against ONNX's own rules; raises ModelError."""
+    shapeless = [info for info in _boundaries(model.graph) if _has_no_shape(info)]
+    for info in shapeless:
+        # The checker wants a shape even where the rank is unknown; it does not look at it.
+        info.type.tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise ModelError(f"the model is not valid ONNX: {_first_line(error)}") from None
+    finally:
+        for info in shapeless:
+            info.type.tensor_type.ClearField("shape")
+
+
+def _boundaries(graph: GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    yield from graph.input
+    yield from graph.output
+    for node in graph.node:
+        for attr in node.attribute:
+            if attr.type == AttributeProto.GRAPH:
+                yield from _boundaries(attr.g)
+
+
+def _has_no_shape(info: onnx.ValueInfoProto) -> bool:
+    tensor = info.type.tensor_type
+    return info.type.HasField("tensor_type") and not tensor.HasField("shape")
 
 
 def skeleton(graph: Graph) -> ModelProto:

@@ -19,7 +19,7 @@ from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Attr, Constant, Dim, Graph,
 from lepton_rt.graph.onnx_tensors import TensorReader, numpy_dtype, string_attribute
 from lepton_rt.graph.types import UNKNOWN_DTYPE
 
-MAX_NODES = 1_000_000
+MAX_NODES = 250_000
 """Nodes a model may have after its functions are inlined."""
 _MAX_FUNCTION_DEPTH = 100
 

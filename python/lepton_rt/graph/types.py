@@ -158,13 +158,35 @@ def _loop(scope: Scope, ctx: Context) -> list[Value | None]:
     carried = len(ctx.inputs) - 2
     if carried < 0:
         raise ModelError("Loop needs a trip count and a condition, given or omitted")
-    # A carried tensor may change shape from one iteration to the next, but not type.
-    states = [None if v is None else Value(v.dtype) for v in ctx.inputs[2:]]
-    counter, condition = Value(np.dtype(np.int64), ()), Value(np.dtype(np.bool_), ())
-    body = scope.body(ctx.node, "body", [counter, condition, *states])
-    outs = _output_values(body)[1:]
+    outs = _loop_body(scope, ctx.node, ctx.inputs[2:])
     finals = [_common(a, b) for a, b in zip(ctx.inputs[2:], outs[:carried], strict=False)]
     return [*finals, *(_stacked(v, None, 0) for v in outs[carried:])]
+
+
+def _loop_body(scope: Scope, node: Node, states: list[Value | None]) -> list[Value | None]:
+    """Outputs of a Loop's body, less the condition, whatever the iteration.
+
+    A carried tensor may change shape from one iteration to the next, but not type: what the body
+    changes of the shapes it starts with is forgotten, until nothing changes any more.
+    """
+    counter, condition = Value(np.dtype(np.int64), ()), Value(np.dtype(np.bool_), ())
+    held = node.attrs.get("body")
+    rankless = [None if v is None else Value(v.dtype) for v in states]
+    for _ in range(3):
+        try:
+            outs = _output_values(scope.body(node, "body", [counter, condition, *states]))[1:]
+        except ModelError:
+            if states == rankless:
+                raise
+            general = rankless
+        else:
+            general = [_common(a, b) for a, b in zip(states, outs, strict=False)]
+            if general == states:
+                return outs
+        if held is not None:
+            node.attrs["body"] = held
+        states = general
+    return _output_values(scope.body(node, "body", [counter, condition, *rankless]))[1:]
 
 
 def _scan(scope: Scope, ctx: Context) -> list[Value | None]:
