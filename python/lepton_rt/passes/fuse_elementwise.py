@@ -63,9 +63,12 @@ def _grow(editor: Editor, sink: Node) -> _Group | None:
                 maker = editor.producer(name) if name else None
                 if maker is None or maker in group or not _joins(editor, group, node, maker):
                     continue
-                group.nodes[id(maker)] = maker
+                compute, group.nodes[id(maker)] = group.compute, maker
+                if compute == "any":
+                    group.compute = _compute(editor, maker, sink=False) or compute
                 if len(_leaves(editor, group)) > _MOST_INPUTS:
                     del group.nodes[id(maker)]
+                    group.compute = compute
                     continue
                 grown = True
     return group
@@ -83,7 +86,9 @@ def _leaves(editor: Editor, group: _Group) -> set[str]:
 def _joins(editor: Editor, group: _Group, reader: Node, maker: Node) -> bool:
     """Whether the producer of an operand of `reader` may be computed inside the group."""
     compute = _compute(editor, maker, sink=False)
-    if compute is None or compute not in {"any", group.compute} or len(maker.outputs) != 1:
+    if compute is None or len(maker.outputs) != 1:
+        return False
+    if "any" not in {compute, group.compute} and compute != group.compute:
         return False
     name = maker.outputs[0]
     if reader.key in _QUANTISED and name != reader.inputs[0]:

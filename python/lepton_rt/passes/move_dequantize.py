@@ -86,7 +86,7 @@ def _move(editor: Editor, node: Node) -> None:
     lepton = bool(node.domain)
     moved = editor.replace(node, node.op, inputs, outputs, node.attrs, lepton)
     for integer, output in zip(outputs, node.outputs):
-        if output:
+        if output and (editor.readers(output) or editor.pinned(output)):
             _dequantize(editor, moved, integer, output, x)
     editor.drop_unread(x.node)
 
