@@ -1,6 +1,6 @@
 """Matrix products in float32 and 8 bit, against NumPy's BLAS and ONNX Runtime.
 
-    OMP_NUM_THREADS=1 python benchmarks/bench_gemm.py [--threads 1] [--seconds 0.3] [--only s] [--cpu]
+    OMP_NUM_THREADS=1 python benchmarks/bench_gemm.py [--threads 1] [--seconds 1] [--cpu]
 
 Each shape of shapes/gemm.txt is one product with constant weights, run by every runtime in turn,
 round by round, so that all see the same machine; the figures are medians in GMAC/s. Each result is
