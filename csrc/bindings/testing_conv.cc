@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <string>
@@ -92,27 +93,36 @@ py::array depthwise_f32(const std::string& kernel, size_t channels, size_t pixel
   return copy_out(dst, out);
 }
 
+// requantize: none for the sums in acc, or (zero_point, lo, hi) for the bytes in dst.
 py::array depthwise_s8(const std::string& kernel, size_t channels, size_t pixels,
                        const TapArgument& tap_list, const py::array_t<int16_t>& weights,
-                       const py::array_t<int32_t>& bias, const py::array_t<int32_t>& acc,
-                       size_t acc_stride, bool at_start) {
+                       const py::array_t<int32_t>& bias, const Floats& scale,
+                       const std::optional<std::array<int32_t, 3>>& requantize,
+                       const py::array& dst, size_t dst_step, bool at_start) {
   const DepthwiseS8KernelInfo& info = runnable(depthwise_s8_kernels(), kernel);
   const Taps taps(tap_list, pixels, channels, at_start);
   const size_t padded = (channels + kDepthwiseBlock - 1) / kDepthwiseBlock * kDepthwiseBlock;
   expect(weights, depthwise_s8_packed_size(channels, taps.size()), "weights");
   expect(bias, padded, "bias");
-  expect(acc, (pixels - 1) * acc_stride + padded, "acc");
+  expect(scale, padded, "scale");
+  if (dst.itemsize() != (requantize ? 1 : 4)) throw py::value_error("dst has the wrong dtype");
+  expect(dst, (pixels - 1) * dst_step + (requantize ? channels : padded), "dst");
   const GuardedBuffer w = guarded(weights, at_start), b = guarded(bias, at_start);
-  const GuardedBuffer out = guarded(acc, at_start);
+  const GuardedBuffer s = guarded(scale, at_start), out = guarded(dst, at_start);
   std::vector<const uint8_t*> input = taps.pointers<uint8_t>();
   DepthwiseS8Params p{};
   p.channels = channels, p.taps = taps.size(), p.pixels = pixels;
   p.input_signed = !tap_list.empty() && tap_list[0].first.dtype().is(py::dtype::of<int8_t>());
   p.input = input.data(), p.input_step = taps.steps.data();
-  p.weights = w.as<int16_t>(), p.bias = b.as<int32_t>();
-  p.acc = out.as<int32_t>(), p.acc_stride = acc_stride;
+  p.weights = w.as<int16_t>(), p.bias = b.as<int32_t>(), p.scale = s.as<float>();
+  if (requantize) {
+    p.zero_point = (*requantize)[0], p.lo = (*requantize)[1], p.hi = (*requantize)[2];
+    p.dst = out.as<uint8_t>(), p.dst_step = dst_step;
+  } else {
+    p.acc = out.as<int32_t>(), p.acc_stride = dst_step;
+  }
   info.run(p);
-  return copy_out(acc, out);
+  return copy_out(dst, out);
 }
 
 py::array pool(const std::string& kernel, size_t channels, size_t pixels,
@@ -141,8 +151,10 @@ void register_testing_conv(py::module_& m) {
               arg("taps"), arg("weights"), arg("bias"), arg("residual"), arg("min"), arg("max"),
               arg("dst"), arg("dst_step"), arg("at_start"));
   testing.def("depthwise_s8", &depthwise_s8, arg("kernel"), arg("channels"), arg("pixels"),
-              arg("taps"), arg("weights"), arg("bias"), arg("acc"), arg("acc_stride"),
-              arg("at_start"));
+              arg("taps"), arg("weights"), arg("bias"), arg("scale"), arg("requantize"), arg("dst"),
+              arg("dst_step"), arg("at_start"));
+  testing.attr("depthwise_lanes") =
+      std::vector<int>(std::begin(kDepthwiseLane), std::end(kDepthwiseLane));
   testing.def("pool", &pool, arg("kernel"), arg("channels"), arg("pixels"), arg("taps"),
               arg("divisor"), arg("bias"), arg("dst"), arg("dst_step"), arg("at_start"));
 }

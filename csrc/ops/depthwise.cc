@@ -121,95 +121,116 @@ class DepthwiseS8 final : public Op {
   ConvQuantization q;
   DepthwiseS8Kernel kernel = nullptr;
   const int16_t* weights = nullptr;
-  std::vector<int32_t> correction;  // −x_zero_point · sum of the channel's weights
-  const int32_t* bias = nullptr;
+  std::vector<int32_t> bias;  // in lane order, with −x_zero_point · sum of the channel's weights
+  std::vector<float> lane_scale;  // in lane order
   const float* scale = nullptr;
-
-  // Pixels whose sums are kept before the epilogue takes them: 16 KB of L1.
-  int64_t pixels_at_once() const {
-    return std::max<int64_t>(2, 4096 / static_cast<int64_t>(correction.size()) / 2 * 2);
-  }
 
   Status bind(BindContext& context) const override {
     ConvShape shape;
     LEPTON_RETURN_IF_ERROR(resolve_conv(conv, context.input(0).shape, &shape));
     LEPTON_RETURN_IF_ERROR(expect_residual(context, kConvResidual, shape.y));
     LEPTON_RETURN_IF_ERROR(context.set_output(0, shape.y));
-    const size_t sums = pixels_at_once() * correction.size() * sizeof(int32_t);
+    const size_t sums = is_fused() ? 0 : pixels_at_once() * bias.size() * sizeof(int32_t);
     const DepthwiseScratch layout = scratch_of(conv, shape, 1, round_up(sums, kCacheLine));
     context.set_scratch(layout.bytes(context.threads()));
-    const bool residual = q.kind == EpilogueS8Kind::kRequantizeAdd;
-    context.set_run([this, shape, layout, residual](const RunArgs& args) {
-      return run(shape, layout, residual ? args.input<uint8_t>(kConvResidual) : nullptr, args);
+    context.set_run([this, shape, layout](const RunArgs& args) {
+      const auto padding = static_cast<uint8_t>(q.x_zero_point);
+      for_each_tap_list<uint8_t>(
+          conv, shape, layout, args, padding,
+          [&](const TapList<uint8_t>& list, int64_t pixel, int64_t count, int thread) {
+            is_fused() ? run_fused(list, pixel, count, args)
+                       : run_sums(list, pixel, count, args, layout.thread_at(args, thread));
+          });
+      return Status();
     });
     return {};
   }
 
  private:
-  Status run(const ConvShape& shape, const DepthwiseScratch& layout, const uint8_t* residual,
-             const RunArgs& args) const {
-    uint8_t* dst = args.output<uint8_t>(0);
-    const size_t tap_bytes = tap_list_bytes(conv.window.taps());
-    for_each_tap_list<uint8_t>(
-        conv, shape, layout, args, static_cast<uint8_t>(q.x_zero_point),
-        [&](TapList<uint8_t>& list, int64_t pixel, int64_t count, int thread) {
-          auto* sums = reinterpret_cast<int32_t*>(layout.thread_at(args, thread) + tap_bytes);
-          const int64_t step = pixels_at_once();
-          for (int64_t i = 0; i < count; i += step) {
-            const int64_t first = (pixel + i) * conv.in_channels;
-            run_pixels(list, std::min(step, count - i), sums,
-                       residual == nullptr ? nullptr : residual + first, dst + first * q.dst_size);
-          }
-        });
-    return {};
+  // The kernel requantises; otherwise it leaves sums for another epilogue.
+  bool is_fused() const { return q.kind == EpilogueS8Kind::kRequantize; }
+  // Pixels whose sums are kept before the epilogue takes them: 16 KB of L1.
+  int64_t pixels_at_once() const {
+    return std::max<int64_t>(2, 4096 / static_cast<int64_t>(bias.size()) / 2 * 2);
   }
 
-  void run_pixels(const TapList<uint8_t>& list, int64_t count, int32_t* sums,
-                  const uint8_t* residual, uint8_t* dst) const {
+  DepthwiseS8Params kernel_params(const TapList<uint8_t>& list) const {
     DepthwiseS8Params p{};
     p.channels = conv.in_channels;
     p.taps = list.taps;
-    p.pixels = count;
     p.input_signed = q.x_signed;
     p.input = list.input;
     p.input_step = list.step;
     p.weights = weights;
-    p.bias = correction.data();
-    p.acc = sums;
-    p.acc_stride = correction.size();
+    p.bias = bias.data();
+    return p;
+  }
+
+  void run_fused(const TapList<uint8_t>& list, int64_t pixel, int64_t count,
+                 const RunArgs& args) const {
+    DepthwiseS8Params p = kernel_params(list);
+    p.pixels = count;
+    p.scale = lane_scale.data();
+    p.zero_point = q.requantize.zero_point;
+    p.lo = q.requantize.lo;
+    p.hi = q.requantize.hi;
+    p.dst = args.output<uint8_t>(0) + pixel * conv.in_channels;
+    p.dst_step = p.channels;
     kernel(p);
+  }
+
+  void run_sums(const TapList<uint8_t>& list, int64_t pixel, int64_t count, const RunArgs& args,
+                std::byte* scratch) const {
+    DepthwiseS8Params p = kernel_params(list);
+    p.acc = reinterpret_cast<int32_t*>(scratch + tap_list_bytes(conv.window.taps()));
+    p.acc_stride = bias.size();
     EpilogueS8Params e{};
-    e.m = count;
-    e.n = p.channels;
-    e.acc = sums;
+    e.n = e.residual_stride = e.dst_stride = p.channels;
+    e.acc = p.acc;
     e.acc_stride = p.acc_stride;
-    e.bias = bias;
     e.scale = scale;
-    e.residual = residual;
-    e.residual_stride = e.dst_stride = p.channels;
     e.r_signed = q.r_signed;
     e.requantize = q.requantize;
     e.min = q.min;
     e.max = q.max;
-    e.dst = dst;
-    q.epilogue(e);
+    const int64_t step = pixels_at_once();
+    for (int64_t i = 0; i < count; i += step) {
+      const int64_t first = (pixel + i) * conv.in_channels;
+      p.pixels = e.m = static_cast<size_t>(std::min(step, count - i));
+      if (q.kind == EpilogueS8Kind::kRequantizeAdd)
+        e.residual = args.input<uint8_t>(kConvResidual) + first;
+      e.dst = args.output<uint8_t>(0) + first * static_cast<int64_t>(q.dst_size);
+      kernel(p);
+      q.epilogue(e);
+    }
   }
 };
 
-// Sums of each channel's packed weights, times −zero_point; modulo 2^32.
-std::vector<int32_t> zero_point_correction(const int16_t* packed, size_t channels, size_t taps,
-                                           int32_t zero_point) {
+// v[channels] as the kernel reads it; v may be null: zeros.
+template <typename T>
+std::vector<T> in_lane_order(const T* v, size_t channels) {
+  std::vector<T> lanes(round_up(channels, kDepthwiseBlock));
+  for (size_t i = 0; i < lanes.size(); ++i) {
+    const size_t c = i / kDepthwiseBlock * kDepthwiseBlock + kDepthwiseLane[i % kDepthwiseBlock];
+    if (v != nullptr && c < channels) lanes[i] = v[c];
+  }
+  return lanes;
+}
+
+// Adds −zero_point times the sum of each channel's packed weights; modulo 2^32.
+void correct_zero_point(const int16_t* packed, size_t taps, int32_t zero_point,
+                        std::vector<int32_t>* bias) {
   const size_t pairs = (taps + 1) / 2;
-  std::vector<int32_t> correction(round_up(channels, kDepthwiseBlock));
-  for (size_t first = 0; first < channels; first += kDepthwiseBlock) {
+  for (size_t first = 0; first < bias->size(); first += kDepthwiseBlock) {
     uint32_t sums[kDepthwiseBlock] = {};
     for (size_t i = 0; i < pairs * kDepthwiseBlock * 2; ++i)
-      sums[kDepthwiseLane[i / 2 % kDepthwiseBlock]] += static_cast<uint32_t>(int32_t{*packed++});
-    for (size_t c = 0; c < kDepthwiseBlock; ++c)
-      correction[first + c] =
-          static_cast<int32_t>(0u - static_cast<uint32_t>(zero_point) * sums[c]);
+      sums[i / 2 % kDepthwiseBlock] += static_cast<uint32_t>(int32_t{*packed++});
+    for (size_t lane = 0; lane < kDepthwiseBlock; ++lane) {
+      int32_t& b = (*bias)[first + lane];
+      b = static_cast<int32_t>(static_cast<uint32_t>(b) -
+                               static_cast<uint32_t>(zero_point) * sums[lane]);
+    }
   }
-  return correction;
 }
 
 }  // namespace
@@ -244,11 +265,13 @@ Status make_depthwise_s8(const StepDesc& step, const ConvAttrs& conv, std::uniqu
   op->conv = conv;
   op->kernel = info->run;
   op->weights = static_cast<const int16_t*>(step.inputs[1].data);
-  op->correction = zero_point_correction(op->weights, channels, taps, op->q.x_zero_point);
-  if (step.has_input(kConvBias))
-    op->bias = static_cast<const int32_t*>(step.inputs[kConvBias].data);
+  const bool has_bias = step.has_input(kConvBias);
+  op->bias = in_lane_order(
+      has_bias ? static_cast<const int32_t*>(step.inputs[kConvBias].data) : nullptr, channels);
+  correct_zero_point(op->weights, taps, op->q.x_zero_point, &op->bias);
   if (step.has_input(kConvScale))
     op->scale = static_cast<const float*>(step.inputs[kConvScale].data);
+  op->lane_scale = in_lane_order(op->scale, channels);
   *out = std::move(op);
   return {};
 }

@@ -2,6 +2,7 @@
 //
 //   f32:  y[i][c] = clamp(bias[c] + sum over t of x_t[i][c] · w[t][c] + residual[i][c], min, max)
 //   s8:   acc[i][c] = bias[c] + sum over t of x_t[i][c] · w[t][c]                    exact int32
+//         dst[i][c] = clamp(rint(float(acc[i][c]) · scale[c]) + zero_point, lo, hi)
 //
 // where x_t[i] = input[t] + i·input_step[t] (in elements) points at the `channels` values that tap
 // t reads for pixel i. A tap that falls into the padding for the whole run points at a row of
@@ -10,15 +11,18 @@
 // driver.
 //
 // Layouts. f32: w is [taps][channels], no padding anywhere; bias, residual may be null. Sums run
-// over taps in order; FMA is allowed. s8: activations are raw u8 or s8. w comes from
-// pack_depthwise_s8: blocks of kDepthwiseBlock channels, [channels/16][(taps+1)/2][16][2] int16
-// with the weight zero point subtracted (|w| <= 255), the two of a pair being taps 2p and 2p+1;
-// channels are in the order kDepthwiseLane, which the unpack instructions of x86 leave behind and
-// which is harmless elsewhere. An odd last tap is paired with zero weights (and reads tap taps−1
-// again). bias has round_up(channels, 16) entries in natural order and already holds −x_zero_point
-// · sum of w. acc rows are acc_stride >= round_up(channels, 16) apart, 32-byte aligned; lanes
-// beyond `channels` are written with unspecified values. |x|, |w| <= 255, so a pair of products
-// never overflows; sums wrap modulo 2^32.
+// over taps in order; FMA is allowed.
+//
+// s8: activations are raw u8 or s8. Channels are taken in blocks of kDepthwiseBlock, and within a
+// block in the order kDepthwiseLane, in which x86 can pair the taps of a channel with the fewest
+// shuffles (cpu/depthwise_s8_avx2.cc); elsewhere any order is as good. bias and scale are
+// [blocks][32] in that order, w is [blocks][(taps+1)/2][32][2] int16 with the weight zero point
+// subtracted (|w| <= 255), the two of a pair being taps 2p and 2p+1; an odd last tap is paired with
+// zero weights (and reads tap taps−1 again). Entries beyond `channels` are zeros. bias holds
+// −x_zero_point · sum of w besides the bias. With acc null, dst gets the requantised result as
+// epilogue.h (kRequantize) defines it; otherwise acc gets the sums, its rows acc_stride >=
+// round_up(channels, 32) apart and whole blocks written, lanes beyond `channels` unspecified.
+// |x|, |w| <= 255, so a pair of products never overflows; sums wrap modulo 2^32.
 //
 // Inputs are read for exactly `channels` elements of each tap. dst overlaps no input. The pointers
 // in input belong to the call: the kernel leaves them at the pixel after the run, so a run may be
@@ -44,10 +48,11 @@ struct DepthwiseF32Params {
 };
 using DepthwiseF32Kernel = void (*)(const DepthwiseF32Params&);
 
-constexpr size_t kDepthwiseBlock = 16;
+constexpr size_t kDepthwiseBlock = 32;
 // Position in a packed block → channel within the block.
-constexpr uint8_t kDepthwiseLane[kDepthwiseBlock] = {0, 1, 2, 3, 8,  9,  10, 11,
-                                                     4, 5, 6, 7, 12, 13, 14, 15};
+constexpr uint8_t kDepthwiseLane[kDepthwiseBlock] = {0,  2,  4,  6,  16, 18, 20, 22, 1,  3,  5,
+                                                     7,  17, 19, 21, 23, 8,  10, 12, 14, 24, 26,
+                                                     28, 30, 9,  11, 13, 15, 25, 27, 29, 31};
 
 struct DepthwiseS8Params {
   size_t channels, taps, pixels;
@@ -56,6 +61,10 @@ struct DepthwiseS8Params {
   const ptrdiff_t* input_step;  // [taps]
   const int16_t* weights;
   const int32_t* bias;
+  const float* scale;  // dst only, as the next four
+  int32_t zero_point, lo, hi;
+  uint8_t* dst;  // u8 or s8: the sign is in lo and hi
+  size_t dst_step;
   int32_t* acc;
   size_t acc_stride;
 };

@@ -77,32 +77,60 @@ def test_depthwise_f32(kernel: str, channels: int, at_start: bool) -> None:
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
+def in_lane_order(v: Array) -> Array:
+    """[channels] as the depthwise_s8 kernels read it, zeros beyond."""
+    lanes = np.array(_core.testing.depthwise_lanes)
+    padded = np.zeros(-(-v.size // lanes.size) * lanes.size, v.dtype)
+    padded[: v.size] = v
+    return padded.reshape(-1, lanes.size)[:, lanes].ravel()
+
+
 @pytest.mark.parametrize("kernel", names("depthwise_s8"))
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("at_start", [False, True])
 def test_depthwise_s8(kernel: str, dtype: str, channels: int, at_start: bool) -> None:
     rng = np.random.default_rng(channels)
-    padded = -(-channels // 16) * 16
+    padded = -(-channels // 32) * 32
     for taps, pixels in [(t, p) for t in TAPS for p in (1, 2, 5)]:
         made, x = make_taps(rng, dtype, taps, pixels, channels)
         w = rng.choice([-255, 255, -128, 127, 1], (taps, channels)).astype(np.int16)
-        bias = rng.integers(-(2**31), 2**31, padded).astype(np.int32)
+        bias = rng.integers(-(2**31), 2**31, channels).astype(np.int32)
+        scale = rng.choice([1e-9, 1e-4, np.nan, 1e38], channels).astype(np.float32)
+        common = {
+            "kernel": kernel,
+            "channels": channels,
+            "pixels": pixels,
+            "taps": made,
+            "weights": _core.pack_depthwise_s8(w).view(np.int16),
+            "bias": in_lane_order(bias),
+            "scale": in_lane_order(scale),
+            "at_start": at_start,
+        }
+        exact = np.einsum("tic,tc->ic", x.astype(np.int64), w.astype(np.int64)) + bias
+        sums = exact.astype(np.int32)
+        step = padded + 16
         acc = _core.testing.depthwise_s8(
-            kernel=kernel,
-            channels=channels,
-            pixels=pixels,
-            taps=made,
-            weights=_core.pack_depthwise_s8(w).view(np.int16),
-            bias=bias,
-            acc=np.zeros((pixels - 1) * (padded + 16) + padded, np.int32),
-            acc_stride=padded + 16,
-            at_start=at_start,
+            **common,
+            requantize=None,
+            dst=np.zeros((pixels - 1) * step + padded, np.int32),
+            dst_step=step,
         )
-        exact = np.einsum("tic,tc->ic", x.astype(np.int64), w.astype(np.int64)) + bias[:channels]
         for i in range(pixels):
-            row = acc[i * (padded + 16) :][:channels]
-            np.testing.assert_array_equal(row, exact[i].astype(np.int32))
+            np.testing.assert_array_equal(acc[i * step :][:channels], sums[i])
+        zero, lo, hi = (-3, -128, 100) if dtype == "int8" else (120, 7, 255)
+        with np.errstate(all="ignore"):
+            real = np.rint(sums.astype(np.float32) * scale)
+            q = np.clip(np.where(np.isnan(real), lo - zero, real), lo - zero, hi - zero)
+        expected = (q.astype(np.int64) + zero).astype(dtype)
+        step = channels + 5
+        y = _core.testing.depthwise_s8(
+            **common,
+            requantize=(zero, lo, hi),
+            dst=np.full((pixels - 1) * step + channels, 77, dtype),
+            dst_step=step,
+        )
+        np.testing.assert_array_equal(y, with_gaps(expected, step, 77))
 
 
 POOLS = [(line["name"], line["kind"]) for line in LINES if line["family"] == "pool"]
