@@ -105,6 +105,43 @@ inline __m256 quantize(__m256 x, __m256 scale, __m256 zero_point, __m256 lo, __m
   return _mm256_min_ps(_mm256_max_ps(q, lo), hi);
 }
 
+MicroFn scalar_definition(MicroOp op) {
+  const MicroKernels kernels = elementwise_scalar();
+  for (size_t i = 0; i < kernels.size; ++i)
+    if (kernels.list[i].op == op && kernels.list[i].compute == Compute::kF32)
+      return kernels.list[i].fn;
+  return nullptr;  // never: the scalar list is complete
+}
+
+// Exponents that are one literal or parameter, as in variance or RMS written out.
+void power(const MicroArgs& x) {
+  const float exponent = (x.splat & 2) != 0 ? *in(x, 1) : 0.0f;
+  if (exponent == 2.0f) return map1(x, [](__m256 a) { return mul(a, a); });
+  if (exponent == 3.0f) return map1(x, [](__m256 a) { return mul(mul(a, a), a); });
+  scalar_definition(MicroOp::kPow)(x);
+}
+
+// True when every value is within the range of sine_f32x8; NaN is not.
+bool turns_are_few(const MicroArgs& x) {
+  const size_t n = (x.splat & 1) != 0 ? 1 : x.n;
+  const auto outside = [](__m256 v) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(abs_f32x8(v), set1(kTurnLimit), _CMP_NLE_UQ));
+  };
+  int any = 0;
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8) any |= outside(_mm256_loadu_ps(in(x, 0) + i));
+  if (i < n) any |= outside(load_tail(in(x, 0) + i, n - i));
+  return any == 0;
+}
+void sine(const MicroArgs& x) {
+  if (!turns_are_few(x)) return scalar_definition(MicroOp::kSin)(x);
+  map1(x, [](__m256 a) { return sine_f32x8(a, 0); });
+}
+void cosine(const MicroArgs& x) {
+  if (!turns_are_few(x)) return scalar_definition(MicroOp::kCos)(x);
+  map1(x, [](__m256 a) { return sine_f32x8(a, 1); });
+}
+
 #define OP1(name, expr)             \
   {MicroOp::k##name, Compute::kF32, \
    [](const MicroArgs& x) { map1(x, [](__m256 a) { return expr; }); }}
@@ -131,6 +168,9 @@ const MicroKernel kList[] = {
     OP1(Reciprocal, div(set1(1.0f), a)),
     OP1(Exp, exp_f32x8(a)),
     OP1(Log, log_f32x8(a)),
+    {MicroOp::kPow, Compute::kF32, power},
+    {MicroOp::kSin, Compute::kF32, sine},
+    {MicroOp::kCos, Compute::kF32, cosine},
     OP1(Tanh, tanh_f32x8(a)),
     OP1(Sigmoid, sigmoid_f32x8(a)),
     OP1(Erf, erf_f32x8(a)),

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <string>
 
@@ -30,6 +31,41 @@ Compute default_compute(const StepDesc& step) {
   return any_float ? Compute::kF32 : Compute::kI64;
 }
 
+// Whether a program over small integers gives the same in float32: every value it can make stays
+// below 2^24. Masks and bytes are far quicker there.
+bool is_exact_in_f32(const Program& program) {
+  constexpr int64_t kInput = 1 << 16, kLimit = 1 << 24;
+  std::vector<int64_t> bound(static_cast<size_t>(program.num_inputs), kInput);
+  for (const Literal& literal : program.literals) {
+    if (literal.i64 < -kLimit || literal.i64 > kLimit) return false;
+    bound.push_back(std::abs(literal.i64));
+  }
+  for (const Instruction& instruction : program.instructions) {
+    int64_t sum = 0, largest = 0;
+    for (int i = 0; i < instruction.num_operands; ++i) {
+      sum += bound[static_cast<size_t>(instruction.operand[i])];
+      largest = std::max(largest, bound[static_cast<size_t>(instruction.operand[i])]);
+    }
+    switch (instruction.op) {
+      case MicroOp::kNot: case MicroOp::kAnd: case MicroOp::kOr: case MicroOp::kXor:
+      case MicroOp::kEqual: case MicroOp::kGreater: case MicroOp::kLess:
+      case MicroOp::kGreaterOrEqual: case MicroOp::kLessOrEqual: case MicroOp::kSign:
+        bound.push_back(1);
+        break;
+      case MicroOp::kMin: case MicroOp::kMax: case MicroOp::kRelu: case MicroOp::kClip:
+      case MicroOp::kAbs: case MicroOp::kNeg: case MicroOp::kWhere:
+        bound.push_back(largest);
+        break;
+      case MicroOp::kAdd: case MicroOp::kSub:
+        bound.push_back(sum);
+        break;
+      default: return false;
+    }
+    if (bound.back() > kLimit) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Compute compute_for(DType dtype) {
@@ -57,7 +93,13 @@ Status ElementwiseOp::init(const StepDesc& step, std::string_view text, Compute 
   }
   const bool reads_u64 = std::find(stored_.begin(), stored_.end(), DType::kU64) != stored_.end();
   if (compute == Compute::kI64 && reads_u64) compute = Compute::kU64;
-  return parse_program(text, compute, static_cast<int>(step.inputs.size()), isa_, &program_);
+  const int inputs = static_cast<int>(step.inputs.size());
+  LEPTON_RETURN_IF_ERROR(parse_program(text, compute, inputs, isa_, &program_));
+  const bool all_short = std::all_of(stored_.begin(), stored_.end(), is_short);
+  const bool may_change = compute == Compute::kI64 && !program_.instructions.empty();
+  if (may_change && all_short && is_exact_in_f32(program_))
+    return parse_program(text, Compute::kF32, inputs, isa_, &program_);
+  return {};
 }
 
 Status ElementwiseOp::input_shapes(const BindContext& context, std::vector<Shape>* shapes) const {

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import run_op
-from lepton_rt import UnsupportedError
+from lepton_rt import UnsupportedError, _core
+from lepton_rt.graph.ir import Value
+from lepton_rt.plan import Plan, Step
 
 Array = np.ndarray[Any, Any]
 SPECIAL = np.array(
@@ -189,6 +191,58 @@ def test_power_of_literal(exponent: float, isa: str, rng: np.random.Generator) -
     # Like NumPy, a literal 0.5 is a square root: NaN for -infinity.
     expected = np.power(x.astype(np.float64), exponent).astype(np.float32)
     np.testing.assert_allclose(got, expected, rtol=3e-7, atol=3e-45)
+
+
+@pytest.mark.parametrize("text, formula", [("Sin r0", np.sin), ("Cos r0", np.cos)])
+def test_sine_of_many_turns(
+    text: str, formula: Callable[[Array], Array], isa: str, rng: np.random.Generator
+) -> None:
+    near = np.arange(-5000, 5000) * (np.pi / 2)  # where results vanish or turn
+    for scale in (1, 100, 8000, 1e6):
+        x = np.concatenate([rng.uniform(-scale, scale, 3000), near[np.abs(near) < scale]])
+        x = x.astype(np.float32)
+        expected = formula(x.astype(np.float64))
+        np.testing.assert_allclose(program(text, [x], isa=isa), expected, rtol=3e-7, atol=3e-8)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "uint16"])
+def test_small_integers_take_a_short_cut(dtype: str, isa: str, rng: np.random.Generator) -> None:
+    """What runs in float32 inside wraps and compares as integers do."""
+    info = np.iinfo(dtype) if dtype != "bool" else np.iinfo(np.uint8)
+    a, b = (rng.integers(info.min, info.max, 200, endpoint=True).astype(dtype) for _ in range(2))
+    x, y = a.astype(np.int64), b.astype(np.int64)
+    for out in ("int8", "uint8", "uint16", "int32", "int64", "bool"):
+        expected = (np.maximum(x - y, y) + x + 300).astype(out)
+        got = program("Sub r0 r1;Max r2 r1;Add r3 r0;Add r4 #300", [a, b], out, compute="i64",
+                      isa=isa)  # fmt: skip
+        np.testing.assert_array_equal(got, expected)
+        got = program("Less r0 r1;Not r2;Where r3 r0 r1", [a, b], out, compute="i64", isa=isa)
+        np.testing.assert_array_equal(got, np.where(x < y, y, x).astype(out))
+
+
+def test_chains_in_place(isa: str, rng: np.random.Generator) -> None:
+    """Steps that may overwrite their inputs: same sizes, other dtypes, inputs used again."""
+    x = rng.normal(0, 50, (3, 900)).astype(np.float32)
+    texts = [
+        (["x"], "Mul r0 #2;Add r1 r0", "float32", "a"),
+        (["a"], "Identity r0", "int32", "b"),  # over a, element by element
+        (["b", "b"], "Add r0 r1;Sub r2 #1", "int32", "c"),
+        (["c"], "Mul r0 #0.5", "float32", "d"),
+        (["d", "x"], "Mul r0 r1;Add r2 r0;Sub r3 r1", "float32", "e"),
+        (["e", "d", "x"], "Max r0 r1;Add r3 r2;Mul r4 r0", "float32", "f"),
+    ]
+    steps = [
+        Step("lepton.Elementwise", ins, [out], {"program": text})
+        for ins, text, _, out in texts
+    ]
+    plan = Plan(isa, {"x": Value(x.dtype, x.shape)}, ["f"], steps,
+                dtypes={out: np.dtype(t) for _, _, t, out in texts})  # fmt: skip
+    got = _core.Executor(*plan.encode()).run([x])[0]
+    a = x * np.float32(2) + x
+    b = a.astype(np.int32)
+    d = (b + b - 1).astype(np.float32) * np.float32(0.5)
+    e = d * x + d - x
+    np.testing.assert_array_equal(got, (np.maximum(e, d) + x) * e)
 
 
 # Shapes that reach every way of loading: contiguous, splat, expanded, tiles over several rows,
