@@ -28,20 +28,21 @@ def test_light_network(name: str) -> None:
     model = light_model(name)
     x = np.random.default_rng(7).normal(size=(1, 3, 224, 224)).astype(np.float32)
     feeds = {model.graph.input[0].name: x}
-    last = model.graph.node[-1]
-    if last.op_type == "Softmax":
-        logits = ort_run(with_outputs(model, [last.input[0]]), feeds)[last.input[0]]
-        tame_softmax(model, logits)
-    tapped = with_outputs(model, inner_tensors(model, 3))
-    want = ort_run(tapped, feeds)
-    assert np.max(want[model.graph.output[0].name]) > 0.005
+    output = model.graph.output[0].name
+    inner = inner_tensors(model, 3)
+    want = ort_run(with_outputs(model, inner), feeds)
+    if model.graph.node[-1].op_type == "Softmax" and np.max(want[output]) > 0.5:
+        logits = model.graph.node[-1].input[0]
+        tame_softmax(model, ort_run(with_outputs(model, [logits]), feeds)[logits])
+        want = ort_run(with_outputs(model, inner), feeds)
+    assert np.max(want[output]) < 0.5 or model.graph.node[-1].op_type != "Softmax"
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a host step would warn
         session = lepton_rt.Session(model)
-        tapped_session = lepton_rt.Session(tapped)
+        tapped = lepton_rt.Session(with_outputs(model, inner))
     assert not session.explain().host_steps
-    assert_close(session.run(feeds), want[model.graph.output[0].name])
-    got = tapped_session.run(feeds)
+    assert_close(session.run(feeds), want[output])
+    got = tapped.run(feeds)
     assert set(got.keys()) == set(want)
     for tensor in want:
         assert_close(got[tensor], want[tensor])

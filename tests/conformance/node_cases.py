@@ -1,6 +1,6 @@
 """The onnx package's node test cases, run through a Session. As a script it lists which ones pass.
 
-    python tests/conformance/node_cases.py > tests/conformance/passing.txt
+python tests/conformance/node_cases.py > tests/conformance/passing.txt
 """
 
 from __future__ import annotations
