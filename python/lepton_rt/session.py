@@ -7,7 +7,7 @@ import sys
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Union, cast
 
 import numpy as np
 
@@ -108,7 +108,7 @@ def load_graph(model: Model) -> Graph:
     if type(model).__name__ == "ModelProto":
         from lepton_rt.graph.onnx_io import import_onnx
 
-        return import_onnx(model)
+        return import_onnx(cast("onnx.ModelProto", model))
     raise ModelError(
         "a model is a path to an .onnx or .lepton file, its bytes, an onnx.ModelProto or a "
         f"lepton_rt Graph, not {type(model).__name__}"

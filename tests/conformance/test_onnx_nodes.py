@@ -1,4 +1,4 @@
-"""Conformance: the node cases in passing.txt pass, stay native where they were, and are all that do."""
+"""Conformance: the node cases in passing.txt pass, stay native, and are all that do."""
 
 from __future__ import annotations
 
