@@ -266,6 +266,9 @@ class PyExecutor {
           array.dtype().equal(numpy_dtype(candidate)))
         dtype = candidate;
     }
+    // numpy has bfloat16 only where a package brought it.
+    if (dtype == DType::kUndefined && std::string(py::str(array.dtype())) == "bfloat16")
+      dtype = DType::kBF16;
     void* memory = args.allocate(i, dtype, shape_of(array));
     if (memory == nullptr)
       return internal_error("the host step made an output of unexpected dtype or size");

@@ -40,6 +40,8 @@ void transpose_images(const T* x, int64_t batch, int64_t channels, int64_t pixel
 }  // namespace
 
 Status parse_conv(const Attrs& attrs, ConvAttrs* conv) {
+  // Lowering gives the channels with the weights it packs; without them these are not constant.
+  if (!attrs.has("in_channels")) return unsupported("weights that are not constant");
   ConvAttrs c;
   LEPTON_RETURN_IF_ERROR(parse_window(attrs, &c.window));
   if (c.window.ceil_mode) return invalid_model("ceil_mode is not for convolutions");

@@ -52,9 +52,10 @@ def _evaluator(node: Node, graph: Graph) -> Any:
         raise ModelError(
             f"operator {node.key} runs through the onnx package: install onnx"
         ) from None
-    from lepton_rt.graph.onnx_io import export_onnx
+    from lepton_rt.graph.onnx_export import build_model
 
-    return ReferenceEvaluator(export_onnx(single_node_graph(node, graph), opset=graph.opsets[""]))
+    model = build_model(single_node_graph(node, graph), graph.opsets[""], checked=False)
+    return ReferenceEvaluator(model)
 
 
 def single_node_graph(node: Node, graph: Graph) -> Graph:
