@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from lepton_rt.graph.ir import LEPTON_DOMAIN, Graph, Node
+from lepton_rt.graph.types import infer_types
+from lepton_rt.passes.eliminate import eliminate
 from lepton_rt.passes.fold_constants import fold_constants
 from lepton_rt.passes.fuse_batch_norm import fuse_batch_norm
 
 
 def prepare(graph: Graph) -> Graph:
-    """Folds constants and batch norms; only operators of ONNX remain. Tensor names survive."""
-    return _without_fused_bias(graph, fuse_batch_norm(fold_constants(graph)))
+    """Folds constants and batch norms, drops what does nothing; only ONNX operators remain.
+
+    Tensors that are still computed keep their names.
+    """
+    plain = eliminate(fold_constants(infer_types(graph)))
+    return _without_fused_bias(graph, fuse_batch_norm(plain))
 
 
 def _without_fused_bias(original: Graph, graph: Graph) -> Graph:

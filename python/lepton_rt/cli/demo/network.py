@@ -70,7 +70,8 @@ def train(
     """Trains a DigitNet on shifted copies of the images; calls report(epoch, mean loss)."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # the layers are too small to share, and results stay the same
-    model: nn.Module = DigitNet().to(memory_format=torch.channels_last)
+    model: Any = DigitNet()  # torch's stubs do not know Module.to(memory_format=…)
+    model.to(memory_format=torch.channels_last)
     steps = epochs * -(-len(images) // BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
@@ -86,7 +87,8 @@ def train(
             schedule.step()
             total += float(loss.detach()) * len(chosen)
         report(epoch + 1, total / len(images))
-    return model.to(memory_format=torch.contiguous_format).eval()
+    trained: nn.Module = model.to(memory_format=torch.contiguous_format).eval()
+    return trained
 
 
 def _shifted(padded: torch.Tensor) -> torch.Tensor:

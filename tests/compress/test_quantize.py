@@ -1,0 +1,360 @@
+"""Static quantisation: what is quantised and how, and that the result means the same everywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lepton_rt
+from lepton_rt.compress.observers import METHODS
+from lepton_rt.compress.qparams import affine_parameters, quantize_array
+from lepton_rt.graph.ir import Graph, Node
+from lepton_rt.graph.onnx_io import export_onnx
+from small_networks import Builder, batches, cnn, run_onnx
+
+INTEGERS = {"uint8", "int8"}
+
+
+def quantized(model: onnx.ModelProto, data: Any = None, **options: Any) -> lepton_rt.QuantizedModel:
+    data = batches() if data is None else data
+    return lepton_rt.quantize(model, data, progress=False, **options)
+
+
+def producer(graph: Graph, tensor: str) -> Node:
+    return graph.producers()[tensor]
+
+
+def source_op(graph: Graph, tensor: str) -> str:
+    made = graph.producers().get(tensor)
+    return made.op if made else "input"
+
+
+def dense(graph: Graph, tensor: str) -> np.ndarray:
+    array = graph.array(tensor)
+    assert array is not None
+    return array
+
+
+@given(st.floats(-1e20, 1e20), st.floats(-1e20, 1e20), st.sampled_from([np.uint8, np.int8]))
+def test_parameters_hold_zero_exactly_and_cover_the_range(a: float, b: float, kind: Any) -> None:
+    low, high = min(a, b, 0.0), max(a, b, 0.0)
+    info = np.iinfo(kind)
+    scale, zero_point = affine_parameters(low, high, int(info.min), int(info.max))
+    assert info.min <= zero_point <= info.max
+    assert 0 < float(scale) < np.inf
+    zero = quantize_array(np.zeros(1, np.float32), scale, zero_point, np.dtype(kind))
+    assert zero[0] == zero_point
+    reach = [float(scale) * (int(end) - zero_point) for end in (info.min, info.max)]
+    step = float(scale)
+    assert reach[0] <= low + step
+    assert reach[1] >= high - step
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("activation", ["uint8", "int8"])
+def test_a_cnn_stays_close_to_its_float_self(method: str, activation: str) -> None:
+    model = cnn()
+    made = quantized(model, method=method, activation=activation)
+    x = batches(seed=9, count=1)[0]
+    before, after = run_onnx(model, {"x": x})[0], lepton_rt.Session(made).run(x)
+    assert np.abs(before - after).max() < 0.03
+    assert (before.argmax(1) == after.argmax(1)).mean() >= 0.75
+    assert min(row.snr_db for row in made.report.tensors) > 15
+
+
+def test_onnx_runtime_and_session_agree_on_every_quantised_tensor(isa: str) -> None:
+    made = quantized(cnn())
+    model = export_onnx(made.graph, opset=21)
+    onnx.checker.check_model(model, full_check=True)
+    x = batches(seed=9, count=1)[0]
+    names = [n.outputs[0] for n in made.graph.nodes if n.op == "QuantizeLinear"]
+    expected = run_onnx(model, {"x": x}, *names)
+    probe = made.graph.copy()
+    probe.outputs = {name: probe.values[name] for name in names}
+    got = lepton_rt.Session(probe, isa=isa).run(x)
+    for name, ours, theirs in zip(names, got, expected):
+        difference = np.abs(ours.astype(int) - theirs.astype(int))
+        # One layer's rounding (float means, gates) may move the next by a step.
+        assert difference.max() <= 2, name
+        assert (difference == 0).mean() > 0.97, name
+
+
+def test_no_float_step_between_first_and_last_layer() -> None:
+    session = lepton_rt.Session(quantized(cnn()))
+    steps = list(session.explain())
+    first = next(i for i, s in enumerate(steps) if "Conv" in s.op)
+    last = max(i for i, s in enumerate(steps) if "MatMul" in s.op)
+    assert session.explain().host_steps == []
+    for step in steps[first:last]:
+        assert set(step.dtypes) <= INTEGERS, step
+    assert steps[last].dtypes == ("float32",)
+
+
+def test_nothing_is_quantised_between_an_operator_and_its_activation() -> None:
+    graph = quantized(cnn()).graph
+    readers = graph.consumers()
+    for inner in ("n1", "sum", "se1", "c4"):
+        assert [n.op for n in readers[inner]] in (["Clip"], ["Relu"])
+    for outer in ("a1", "a3", "se2", "a4", "c2", "gate", "gated"):
+        assert "QuantizeLinear" in {n.op for n in readers[outer]}, outer
+
+
+def test_operators_that_hand_values_on_share_parameters() -> None:
+    graph = quantized(cnn()).graph
+    scales = {n.inputs[0]: n.inputs[1:] for n in graph.nodes if n.op == "QuantizeLinear"}
+    assert scales["p1"] == scales["a3"]
+    assert scales["up"] == scales["gated"]
+    assert scales["flat"] == scales["pooled"]
+    assert scales["p2"] != scales["a3"]
+
+
+def test_weights_and_biases() -> None:
+    model = cnn()
+    graph = quantized(model).graph
+    fc = next(n for n in graph.nodes if n.op == "Gemm")
+    x_scale, w, bias = (producer(graph, name) for name in fc.inputs)
+    original = onnx.numpy_helper.to_array(
+        next(t for t in model.graph.initializer if t.name == "fc_w")
+    )
+    scale = dense(graph, w.inputs[1])
+    assert w.attrs["axis"] == 0
+    assert scale.dtype == np.float32
+    assert np.allclose(scale, np.abs(original).max(1) / 127)
+    assert dense(graph, w.inputs[0]).dtype == np.int8
+    assert not dense(graph, w.inputs[2]).any()
+    assert np.abs(dense(graph, w.inputs[0]) * scale[:, None] - original).max() <= scale.max() * 0.51
+    bias_scale = dense(graph, bias.inputs[1])
+    assert np.array_equal(bias_scale, dense(graph, x_scale.inputs[1]) * scale)
+    assert dense(graph, bias.inputs[0]).dtype == np.int32
+
+
+def test_per_tensor_weights() -> None:
+    graph = quantized(cnn(), per_channel=False).graph
+    for node in graph.nodes:
+        if node.op == "DequantizeLinear":
+            assert dense(graph, node.inputs[1]).ndim == 0
+            assert "axis" not in node.attrs
+    x = batches(seed=9, count=1)[0]
+    expected = run_onnx(export_onnx(graph, opset=21), {"x": x})[0]
+    assert np.abs(lepton_rt.Session(graph).run(x) - expected).max() < 0.01
+
+
+def test_what_follows_the_last_layer_is_float() -> None:
+    graph = quantized(cnn()).graph
+    assert source_op(graph, producer(graph, "scores").inputs[0]) == "Gemm"
+
+
+@pytest.mark.parametrize("entry", ["node_c2", "c2", "Conv", "node_c1", "c1"])
+def test_exclusions(entry: str) -> None:
+    graph = quantized(cnn(), exclude=[entry]).graph
+    convs = {n.outputs[0]: n for n in graph.nodes if n.op == "Conv"}
+    excluded = {"c2": {"c2"}, "c1": {"n1"}, "Conv": set(convs)}[entry.removeprefix("node_")]
+    for output, node in convs.items():
+        is_float = node.inputs[1] in graph.constants
+        assert is_float == (output in excluded), output
+    x = batches(seed=9, count=1)[0]
+    expected = run_onnx(cnn(), {"x": x})[0]
+    assert np.abs(lepton_rt.Session(graph).run(x) - expected).max() < 0.03
+
+
+def test_bad_options() -> None:
+    with pytest.raises(ValueError, match="'conv99'"):
+        quantized(cnn(), exclude=["conv99", "Conv"])
+    with pytest.raises(ValueError, match="method"):
+        quantized(cnn(), method="best")
+    with pytest.raises(ValueError, match="uint8"):
+        quantized(cnn(), activation="int4")
+    with pytest.raises(lepton_rt.ModelError, match="nothing|no convolution"):
+        quantized(cnn(), exclude=["Conv", "Gemm"])
+
+
+def linear(**changes: Any) -> onnx.ModelProto:
+    """x [n, 5, 6] → MatMul → Add → Relu → MatMul → y."""
+    b = Builder(3)
+    w1 = changes.get("w1", b.rng.normal(size=(6, 7)).astype(np.float32))
+    bias = changes.get("bias", b.rng.normal(size=7).astype(np.float32))
+    b.node("MatMul", ["x", b.constant("w1", w1)], "m1")
+    b.node("Add", ["m1", b.constant("bias", bias)], "s1")
+    b.node("Relu", ["s1"], "r1")
+    b.node("MatMul", ["r1", b.normal("w2", 7, 4)], "y")
+    return b.model({"x": ["n", 5, 6]}, {"y": ["n", 5, 4]})
+
+
+def check_against_onnx_runtime(model: onnx.ModelProto, data: list[Any], tolerance: float) -> Graph:
+    """The quantised model agrees with ONNX Runtime's run of it, and with the float model."""
+    made = quantized(model, data)
+    name = model.graph.input[0].name
+    exported = export_onnx(made.graph, opset=21)
+    onnx.checker.check_model(exported, full_check=True)
+    ours = lepton_rt.Session(made).run(data[0])
+    theirs = run_onnx(exported, {name: data[0]})[0]
+    exact = run_onnx(model, {name: data[0]})[0]
+    spread = max(float(exact.std()), 1e-30)
+    assert np.abs(ours - theirs).max() <= 0.02 * spread
+    assert np.sqrt(np.mean((ours - exact) ** 2)) <= tolerance * spread
+    return made.graph
+
+
+def test_matmul_with_bias() -> None:
+    graph = check_against_onnx_runtime(linear(), batches(shape=(4, 5, 6)), 0.03)
+    add = producer(graph, producer(graph, "r1").inputs[0])
+    assert add.op == "Add"
+    assert {source_op(graph, name) for name in add.inputs} == {"MatMul", "DequantizeLinear"}
+    bias = next(p for p in map(graph.producers().get, add.inputs) if p and p.op != "MatMul")
+    assert dense(graph, bias.inputs[0]).dtype == np.int32
+
+
+def test_channels_of_zeros_and_huge_biases() -> None:
+    rng = np.random.default_rng(0)
+    w1 = rng.normal(size=(6, 7)).astype(np.float32)
+    w1[:, 2] = 0
+    w1[:, 4] *= 1e-12
+    bias = np.array([1, 2, 3, -4, 5, 1000, 0], np.float32)
+    graph = check_against_onnx_runtime(
+        linear(w1=w1, bias=bias), batches(shape=(4, 5, 6)), tolerance=0.05
+    )
+    for node in graph.nodes:
+        if node.op == "DequantizeLinear" and node.inputs[0] in graph.constants:
+            stored, scale = dense(graph, node.inputs[0]), dense(graph, node.inputs[1])
+            assert np.isfinite(scale).all()
+            assert (scale > 0).all()
+            if stored.dtype == np.int32:
+                assert np.allclose(stored * scale, bias, atol=1e-3 * np.abs(bias).max())
+
+
+@pytest.mark.parametrize("trans_b", [0, 1])
+def test_gemm_with_alpha_and_beta(trans_b: int) -> None:
+    b = Builder(5)
+    shape = (7, 6) if trans_b else (6, 7)
+    b.node("Gemm", ["x", b.normal("w", *shape), b.normal("c", 1, 7)], "h",
+           transB=trans_b, alpha=0.5, beta=2.0)
+    b.node("Gemm", ["h", b.normal("w2", 7, 3)], "y")
+    model = b.model({"x": ["n", 6]}, {"y": ["n", 3]})
+    check_against_onnx_runtime(model, batches(shape=(16, 6)), 0.03)
+
+
+def test_transposed_convolution_with_groups() -> None:
+    b = Builder(6)
+    b.conv("x", "c1", 4, 4)
+    b.node("ConvTranspose", ["c1", b.normal("w", 4, 3, 2, 2), b.normal("b", 6)], "t1",
+           strides=[2, 2], group=2)
+    b.node("Relu", ["t1"], "t2")
+    b.conv("t2", "y", 6, 2)
+    model = b.model({"x": ["n", 4, 6, 6]}, {"y": ["n", 2, 12, 12]})
+    check_against_onnx_runtime(model, batches(shape=(2, 4, 6, 6)), 0.05)
+
+
+def test_layout_operators_between_layers() -> None:
+    b = Builder(7)
+    b.conv("x", "c1", 4, 8)
+    pads = b.constant("pads", np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64))
+    b.node("Pad", ["c1", pads], "p")
+    b.node("Split", ["p"], "s1", "s2", axis=1, num_outputs=2)
+    b.node("Mul", ["s1", b.constant("factor", np.float32(0.7))], "m")
+    b.node("Sub", ["m", "s2"], "d")
+    b.node("LeakyRelu", ["d"], "l", alpha=0.2)
+    b.node("Transpose", ["l"], "t", perm=[0, 1, 3, 2])
+    starts, ends, axes = (b.constant(n, np.array([v], np.int64)) for n, v in
+                          (("starts", 1), ("ends", 7), ("axes", 3)))
+    b.node("Slice", ["t", starts, ends, axes], "sl")
+    b.conv("sl", "y", 4, 2)
+    model = b.model({"x": ["n", 4, 6, 6]}, {"y": ["n", 2, 8, 6]})
+    check_against_onnx_runtime(model, batches(shape=(2, 4, 6, 6)), 0.05)
+    steps = list(lepton_rt.Session(quantized(model, batches(shape=(2, 4, 6, 6)))).explain())
+    layers = [i for i, s in enumerate(steps) if "Conv" in s.op]
+    assert len(layers) == 2
+    for step in steps[layers[0] : layers[1]]:
+        assert set(step.dtypes) <= INTEGERS, step
+
+
+def test_an_output_in_the_middle_keeps_its_name() -> None:
+    b = Builder(8)
+    b.conv("x", "c1", 3, 4)
+    b.node("Relu", ["c1"], "middle")
+    b.conv("middle", "y", 4, 2)
+    model = b.model({"x": ["n", 3, 8, 8]}, {"middle": ["n", 4, 8, 8], "y": ["n", 2, 8, 8]})
+    data = batches(shape=(2, 3, 8, 8))
+    made = quantized(model, data)
+    got = lepton_rt.Session(made).run(data[0])
+    expected = run_onnx(model, {"x": data[0]})
+    assert list(got.keys()) == ["middle", "y"]
+    for ours, theirs in zip(got, expected):
+        assert np.abs(ours - theirs).max() < 0.05 * theirs.std() + 0.1
+
+
+def test_a_float_reader_of_a_quantised_input_keeps_the_float() -> None:
+    b = Builder(9)
+    b.conv("x", "c1", 3, 3)
+    b.node("Exp", ["x"], "e")
+    b.node("Add", ["c1", "e"], "y")
+    model = b.model({"x": ["n", 3, 4, 4]}, {"y": ["n", 3, 4, 4]})
+    graph = quantized(model, batches(shape=(2, 3, 4, 4))).graph
+    assert producer(graph, "e").inputs == ["x"]
+    assert source_op(graph, producer(graph, "y").inputs[0]) == "Conv"
+
+
+@pytest.mark.parametrize("value", [0.0, 2.5, -1e-20])
+def test_constant_activations(value: float) -> None:
+    data = [np.full((2, 5, 6), value, np.float32)]
+    made = quantized(linear(), data)
+    ours, exact = lepton_rt.Session(made).run(data[0]), run_onnx(linear(), {"x": data[0]})[0]
+    assert np.abs(ours - exact).max() <= 0.05 * np.abs(exact).max()
+
+
+def test_values_that_are_not_finite_are_errors() -> None:
+    weights = np.ones((6, 7), np.float32)
+    weights[0, 0] = np.nan
+    with pytest.raises(lepton_rt.ModelError, match="'w1'"):
+        quantized(linear(w1=weights), [np.zeros((1, 5, 6), np.float32)])
+    x = np.zeros((1, 5, 6), np.float32)
+    x[0, 0, 0] = np.inf
+    with pytest.raises(lepton_rt.InputError, match="'x'"):
+        quantized(linear(), [x])
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".lepton"])
+def test_saved_models_give_the_same_results(suffix: str, tmp_path: Path) -> None:
+    made = quantized(cnn())
+    made.save(tmp_path / f"m{suffix}")
+    x = batches(seed=9, count=1)[0]
+    expected = lepton_rt.Session(made).run(x)
+    assert np.array_equal(lepton_rt.Session(tmp_path / f"m{suffix}").run(x), expected)
+
+
+def test_opset_of_the_saved_model(tmp_path: Path) -> None:
+    made = quantized(cnn())
+    for opset in (21, 23):
+        made.save(tmp_path / "m.onnx", opset=opset)
+        model = onnx.load(tmp_path / "m.onnx")
+        assert {o.version for o in model.opset_import if o.domain == ""} == {opset}
+    with pytest.raises(lepton_rt.InputError, match="m.txt"):
+        made.save(tmp_path / "m.txt")
+
+
+def test_report() -> None:
+    made = quantized(cnn(), method="percentile", percentile=99.0)
+    report = made.report
+    rows = {row.tensor: row for row in report.tensors}
+    assert rows["x"].op == "input"
+    assert 0.005 < rows["x"].clipped < 0.04
+    assert rows["a1"].zero_point == 0
+    assert rows["a1"].low == 0
+    assert report.bytes_after < 0.6 * report.bytes_before
+    data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert [row["tensor"] for row in data["tensors"]] == list(rows)
+    assert "gate" in str(report)
+    assert "percentile" in str(report)
+
+
+def test_the_model_given_is_left_alone() -> None:
+    graph = lepton_rt.import_onnx(cnn())
+    before = export_onnx(graph).SerializeToString(deterministic=True)
+    quantized(graph)
+    assert export_onnx(graph).SerializeToString(deterministic=True) == before
