@@ -32,7 +32,9 @@ class Builder:
         self.nodes.append(helper.make_node(op, inputs, outputs, name=f"node_{outputs[0]}", **attrs))
         return outputs[0]
 
-    def conv(self, x: str, out: str, c: int, m: int, k: int = 3, bias: bool = True, **attrs: Any) -> str:
+    def conv(
+        self, x: str, out: str, c: int, m: int, k: int = 3, bias: bool = True, **attrs: Any
+    ) -> str:
         group = attrs.get("group", 1)
         fan_in = c // group * k * k
         inputs = [x, self.normal(f"{out}_w", m, c // group, k, k, scale=(2 / fan_in) ** 0.5)]
@@ -50,7 +52,9 @@ class Builder:
         ]
         return self.node("BatchNormalization", [x, *inputs], out)
 
-    def model(self, inputs: dict[str, Sequence[Any]], outputs: dict[str, Sequence[Any]]) -> onnx.ModelProto:
+    def model(
+        self, inputs: dict[str, Sequence[Any]], outputs: dict[str, Sequence[Any]]
+    ) -> onnx.ModelProto:
         graph = helper.make_graph(
             self.nodes,
             "small",
@@ -69,7 +73,9 @@ def cnn(seed: int = 0) -> onnx.ModelProto:
     b = Builder(seed)
     b.conv("x", "c1", 3, 8, bias=False, strides=[2, 2])
     b.batch_norm("c1", "n1", 8)
-    b.node("Clip", ["n1", b.constant("zero", np.float32(0)), b.constant("six", np.float32(6))], "a1")
+    b.node(
+        "Clip", ["n1", b.constant("zero", np.float32(0)), b.constant("six", np.float32(6))], "a1"
+    )
     b.conv("a1", "c2", 8, 8, group=8)
     b.node("HardSwish", ["c2"], "a2")
     b.conv("a2", "c3", 8, 8)
@@ -85,8 +91,14 @@ def cnn(seed: int = 0) -> onnx.ModelProto:
     b.node("Sigmoid", ["se3"], "gate")
     b.node("Mul", ["cat", "gate"], "gated")
     scales = b.constant("scales", np.array([1, 1, 2, 2], np.float32))
-    b.node("Resize", ["gated", "", scales], "up", mode="nearest", nearest_mode="floor",
-           coordinate_transformation_mode="asymmetric")
+    b.node(
+        "Resize",
+        ["gated", "", scales],
+        "up",
+        mode="nearest",
+        nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric",
+    )
     b.conv("up", "c4", 16, 12, strides=[2, 2])
     b.node("Relu", ["c4"], "a4")
     b.node("GlobalAveragePool", ["a4"], "pooled")

@@ -66,7 +66,8 @@ def test_a_cnn_stays_close_to_its_float_self(method: str, activation: str) -> No
     before, after = run_onnx(model, {"x": x})[0], lepton_rt.Session(made).run(x)
     assert np.abs(before - after).max() < 0.03
     assert (before.argmax(1) == after.argmax(1)).mean() >= 0.75
-    assert min(row.snr_db for row in made.report.tensors) > 15
+    nearly_dead = "se2"
+    assert all(row.snr_db > 20 for row in made.report.tensors if row.tensor != nearly_dead)
 
 
 def test_onnx_runtime_and_session_agree_on_every_quantised_tensor(isa: str) -> None:
@@ -233,8 +234,14 @@ def test_channels_of_zeros_and_huge_biases() -> None:
 def test_gemm_with_alpha_and_beta(trans_b: int) -> None:
     b = Builder(5)
     shape = (7, 6) if trans_b else (6, 7)
-    b.node("Gemm", ["x", b.normal("w", *shape), b.normal("c", 1, 7)], "h",
-           transB=trans_b, alpha=0.5, beta=2.0)
+    b.node(
+        "Gemm",
+        ["x", b.normal("w", *shape), b.normal("c", 1, 7)],
+        "h",
+        transB=trans_b,
+        alpha=0.5,
+        beta=2.0,
+    )
     b.node("Gemm", ["h", b.normal("w2", 7, 3)], "y")
     model = b.model({"x": ["n", 6]}, {"y": ["n", 3]})
     check_against_onnx_runtime(model, batches(shape=(16, 6)), 0.03)
@@ -243,8 +250,13 @@ def test_gemm_with_alpha_and_beta(trans_b: int) -> None:
 def test_transposed_convolution_with_groups() -> None:
     b = Builder(6)
     b.conv("x", "c1", 4, 4)
-    b.node("ConvTranspose", ["c1", b.normal("w", 4, 3, 2, 2), b.normal("b", 6)], "t1",
-           strides=[2, 2], group=2)
+    b.node(
+        "ConvTranspose",
+        ["c1", b.normal("w", 4, 3, 2, 2), b.normal("b", 6)],
+        "t1",
+        strides=[2, 2],
+        group=2,
+    )
     b.node("Relu", ["t1"], "t2")
     b.conv("t2", "y", 6, 2)
     model = b.model({"x": ["n", 4, 6, 6]}, {"y": ["n", 2, 12, 12]})
@@ -261,8 +273,9 @@ def test_layout_operators_between_layers() -> None:
     b.node("Sub", ["m", "s2"], "d")
     b.node("LeakyRelu", ["d"], "l", alpha=0.2)
     b.node("Transpose", ["l"], "t", perm=[0, 1, 3, 2])
-    starts, ends, axes = (b.constant(n, np.array([v], np.int64)) for n, v in
-                          (("starts", 1), ("ends", 7), ("axes", 3)))
+    starts, ends, axes = (
+        b.constant(n, np.array([v], np.int64)) for n, v in (("starts", 1), ("ends", 7), ("axes", 3))
+    )
     b.node("Slice", ["t", starts, ends, axes], "sl")
     b.conv("sl", "y", 4, 2)
     model = b.model({"x": ["n", 4, 6, 6]}, {"y": ["n", 2, 8, 6]})

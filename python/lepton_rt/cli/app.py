@@ -115,7 +115,7 @@ def quantize(
         percentile=percentile,
     )
     quantized.save(output, opset=opset)
-    console.print(quantized.report, highlight=False, markup=False, soft_wrap=True)
+    console.print(str(quantized.report), highlight=False, markup=False, soft_wrap=True)
     console.print(f"saved {output}", highlight=False, markup=False)
 
 

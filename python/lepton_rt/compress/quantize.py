@@ -78,6 +78,7 @@ def quantize(
     placement = place(graph, excluded_outputs(original, graph, names))
     if not placement.units:
         raise ModelError("the model has no convolution or matrix product left to quantise")
+    _check_operands(graph, placement)
     computed = [name for name in placement.observed if name not in graph.constants]
     calibration = calibrate(
         graph, computed, batches, method=method, percentile=percentile, progress=progress
@@ -87,6 +88,18 @@ def quantize(
     quantized = insert_qdq(graph, placement, parameters, per_channel)
     report = _report(method, graph, quantized, parameters, calibration, ranges)
     return QuantizedModel(quantized, report, graph)
+
+
+def _check_operands(graph: Graph, placement: Placement) -> None:
+    """Raises ModelError when an operand that is to be quantised holds NaN or infinity."""
+    for unit in placement.units:
+        for node in unit.nodes:
+            for name in node.inputs:
+                array = graph.array(name)
+                is_float = array is not None and array.dtype.kind == "f"
+                # The bounds of a Clip may be infinite.
+                if is_float and node.op != "Clip" and not np.isfinite(array).all():
+                    raise ModelError(f"constant {name!r} holds NaN or infinity")
 
 
 def _ranges(

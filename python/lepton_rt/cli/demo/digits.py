@@ -103,7 +103,8 @@ def _read_idx(folder: Path, name: str, rank: int) -> npt.NDArray[np.uint8]:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    shape = tuple(int(d) for d in np.frombuffer(data, ">u4", rank, 4)) if len(data) >= 16 else ()
-    if data[:4] != bytes([0, 0, 8, rank]) or len(data) != 4 + 4 * rank + math.prod(shape):
+    header = 4 + 4 * rank
+    shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, header, 4))
+    if data[:4] != bytes([0, 0, 8, rank]) or len(data) != header + math.prod(shape):
         raise InputError(f"{path} is not an IDX file of bytes with {rank} dimensions")
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
