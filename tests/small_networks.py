@@ -14,7 +14,7 @@ Array = npt.NDArray[Any]
 
 
 class Builder:
-    """Collects nodes and weights; names are given by the caller, so that tests can refer to them."""
+    """Collects nodes and weights; the caller gives the names, so that tests can refer to them."""
 
     def __init__(self, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)

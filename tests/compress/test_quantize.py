@@ -172,7 +172,7 @@ def test_bad_options() -> None:
         quantized(cnn(), method="best")
     with pytest.raises(ValueError, match="uint8"):
         quantized(cnn(), activation="int4")
-    with pytest.raises(lepton_rt.ModelError, match="nothing|no convolution"):
+    with pytest.raises(lepton_rt.ModelError, match="no convolution"):
         quantized(cnn(), exclude=["Conv", "Gemm"])
 
 
@@ -347,7 +347,7 @@ def test_opset_of_the_saved_model(tmp_path: Path) -> None:
         made.save(tmp_path / "m.onnx", opset=opset)
         model = onnx.load(tmp_path / "m.onnx")
         assert {o.version for o in model.opset_import if o.domain == ""} == {opset}
-    with pytest.raises(lepton_rt.InputError, match="m.txt"):
+    with pytest.raises(lepton_rt.InputError, match=r"m\.txt"):
         made.save(tmp_path / "m.txt")
 
 

@@ -96,9 +96,9 @@ def _check_operands(graph: Graph, placement: Placement) -> None:
         for node in unit.nodes:
             for name in node.inputs:
                 array = graph.array(name)
-                is_float = array is not None and array.dtype.kind == "f"
-                # The bounds of a Clip may be infinite.
-                if is_float and node.op != "Clip" and not np.isfinite(array).all():
+                if array is None or array.dtype.kind != "f" or node.op == "Clip":
+                    continue  # the bounds of a Clip may be infinite
+                if not np.isfinite(array).all():
                     raise ModelError(f"constant {name!r} holds NaN or infinity")
 
 
