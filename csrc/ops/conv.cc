@@ -1,23 +1,27 @@
-// lepton.Conv and lepton.QLinearConv: convolution over 1 to 3 spatial dimensions, channels-last
-// out.
+// lepton.Conv, lepton.QLinearConv: convolution over one to three spatial dimensions, channels-last
+// result.
 //
-// lepton.Conv (float32):  X, W, bias?, residual?      y = clamp(conv(X, W) + bias + residual, min,
-// max)
-//   min, max: floats, unbounded unless given.
-// lepton.QLinearConv:     X (u8 or s8), W, bias? (s32), scale? (f32), residual? (u8 or s8)
-//   Exact int32 sums of (x − x_zero_point) · (w − w_zero_point), then by the dtype of the result
-//   and the residual one kind of epilogue.h: u8/s8 (y_zero_point, lo, hi), with residual (also
-//   q_scale, r_scale, r_zero_point, out_scale, out_zero_point, out_lo, out_hi; y_zero_point, lo and
-//   hi are then q's), f32 (min, max), or s32 (ConvInteger; scale omitted). scale[j] = (x_scale ·
-//   w_scale[j]) / y_scale; for f32 results x_scale · w_scale[j]. bias, scale: constants of
-//   out_channels entries.
-// Attributes of the geometry: conv_geometry.h. residual has the shape of the result.
+// lepton.Conv (float32): X, W, bias?, residual?
+//   y = clamp(conv(X, W) + bias + residual, min, max); min, max unbounded unless given.
 //
-// The step's kernel decides the form of W, a constant:
-//   gemm_f32_*, gemm_s8_*: pack_gemm_* of w[group][taps · in_per_group][out_per_group], tap-major
-//   (the
-//     ONNX weight [M, C/g, k…] with its axes moved to [g, k…, C/g, M/g]);
-//   depthwise_f32_*: float32 w[taps][channels];   depthwise_s8_*: pack_depthwise_s8 of the same.
+// lepton.QLinearConv: X, W, bias?, scale?, residual?, x_zero_point?
+//   X u8 or s8, bias s32, scale f32, residual u8 or s8. x_zero_point is an attribute, or an operand
+//   when it is known at run time only. Exact int32 sums of (x − x_zero_point)·(w − w_zero_point),
+//   then one kind of epilogue.h, by the dtype of the result:
+//     u8, s8: attributes y_zero_point, lo, hi
+//     u8, s8 with residual: these for q, and q_scale, r_scale, r_zero_point, out_scale,
+//       out_zero_point, out_lo, out_hi
+//     f32: min, max
+//     s32: nothing, and no scale
+//   scale[j] = (x_scale · w_scale[j]) / y_scale; for f32 results x_scale · w_scale[j].
+//
+// Attributes of the geometry: conv_geometry.h. bias and scale are constants of out_channels
+// entries; residual has the shape of the result. W is a constant whose form the step's kernel
+// decides:
+//   gemm_*: pack_gemm_* of w[group][taps · in_per_group][out_per_group], tap-major, which is the
+//     ONNX weight [M, C/g, k…] with its axes moved to [g, k…, C/g, M/g]
+//   depthwise_f32_*: float32 w[taps][channels]
+//   depthwise_s8_*: pack_depthwise_s8 of the same
 //
 // The gemm path multiplies gathered rows, one per output pixel, a block at a time in the thread's
 // own scratch. A float32 1x1 convolution with stride 1 reads the rows where they lie.
@@ -194,6 +198,8 @@ class ConvS8 final : public Op {
   Status bind(BindContext& context) const override {
     ConvShape shape;
     LEPTON_RETURN_IF_ERROR(resolve_conv(conv, context.input(0).shape, &shape));
+    if (q.zero_point_at_run && context.input(kConvZeroPoint).shape.elements() != 1)
+      return unsupported("an x_zero_point that is not one value");
     LEPTON_RETURN_IF_ERROR(expect_residual(context, kConvResidual, shape.y));
     LEPTON_RETURN_IF_ERROR(context.set_output(0, shape.y));
     const size_t panels = gemm_panels(*plan.kernel, plan.n);
@@ -209,11 +215,16 @@ class ConvS8 final : public Op {
   }
 
  private:
+  int32_t zero_point(const RunArgs& args) const {
+    if (!q.zero_point_at_run) return q.x_zero_point;
+    return q.x_signed ? *args.input<int8_t>(kConvZeroPoint) : *args.input<uint8_t>(kConvZeroPoint);
+  }
+
   Status run(const ConvShape& shape, const ConvGrid& grid, const uint8_t* residual,
              const RunArgs& args) const {
     const uint8_t* x = grid.input<uint8_t>(conv, shape, args);
     const Gather<CopyWidened> gather(conv, shape, grid.row_stride,
-                                     CopyWidened{widen, q.x_signed, q.x_zero_point});
+                                     CopyWidened{widen, q.x_signed, zero_point(args)});
     const size_t packed_stride =
         gemm_panels(*plan.kernel, plan.n) * gemm_panel_stride(*plan.kernel, plan.k);
     const int64_t channels = conv.out_channels;

@@ -86,6 +86,9 @@ Status parse_conv_quantization(const StepDesc& step, const ConvAttrs& conv, Conv
   LEPTON_RETURN_IF_ERROR(vector(kConvBias, DType::kS32, "bias"));
   LEPTON_RETURN_IF_ERROR(vector(kConvScale, DType::kF32, "scale"));
   q->x_signed = x == DType::kS8;
+  q->zero_point_at_run = step.has_input(kConvZeroPoint);
+  if (q->zero_point_at_run && step.inputs[kConvZeroPoint].dtype != x)
+    return invalid_model("x_zero_point has another dtype than X");
   const int64_t x_lo = q->x_signed ? -128 : 0;
   LEPTON_RETURN_IF_ERROR(
       read_integer(*step.attrs, "x_zero_point", 0, x_lo, x_lo + 255, &q->x_zero_point));

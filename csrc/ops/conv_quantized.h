@@ -8,11 +8,12 @@
 namespace lepton {
 
 // Operands of a quantised convolution, after X and W.
-constexpr int kConvBias = 2, kConvScale = 3, kConvResidual = 4;
+constexpr int kConvBias = 2, kConvScale = 3, kConvResidual = 4, kConvZeroPoint = 5;
 
 struct ConvQuantization {
   bool x_signed = false;
   int32_t x_zero_point = 0;
+  bool zero_point_at_run = false;  // it is an operand
   EpilogueS8Kind kind = EpilogueS8Kind::kRequantize;
   EpilogueS8Kernel epilogue = nullptr;
   Requantize requantize;

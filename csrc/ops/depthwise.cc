@@ -256,6 +256,7 @@ Status make_depthwise_s8(const StepDesc& step, const ConvAttrs& conv, std::uniqu
   auto op = std::make_unique<DepthwiseS8>();
   LEPTON_RETURN_IF_ERROR(check_depthwise(conv));
   LEPTON_RETURN_IF_ERROR(parse_conv_quantization(step, conv, &op->q));
+  if (op->q.zero_point_at_run) return unsupported("a depthwise x_zero_point that is an operand");
   const DepthwiseS8KernelInfo* info = depthwise_s8_kernels().find(step.kernel);
   if (info == nullptr)
     return unsupported("kernel " + std::string(step.kernel) + " cannot run here");

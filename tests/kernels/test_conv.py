@@ -222,6 +222,24 @@ def test_quantized_from_channels_first(name: str, isa: str) -> None:
     np.testing.assert_array_equal(y, requantize(q.acc, q.scale, 128, 0, 255))
 
 
+@pytest.mark.parametrize("x_dtype", ["uint8", "int8"])
+def test_zero_point_at_run(x_dtype: str, isa: str) -> None:
+    case = CASES["3x3 p1"]
+    q = quantized(case, x_dtype, "int8", False)
+    packed, kernel = pack_s8(q.w, q.w_zero_point, 1, isa)
+    zero = np.array(q.x_zero_point, x_dtype)
+    (y,) = run_op(
+        "lepton.QLinearConv",
+        [channels_last(q.x), packed, q.bias, None, None, zero],
+        conv_attrs(q.w, 1, case.attrs),
+        constants=[1, 2],
+        outputs=["int32"],
+        kernel=kernel,
+        isa=isa,
+    )
+    np.testing.assert_array_equal(y, q.acc.astype(np.int32))
+
+
 @pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 def test_auto_pad(auto_pad: str, isa: str) -> None:
     from onnx_oracle import run_onnx

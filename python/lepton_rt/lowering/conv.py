@@ -126,7 +126,29 @@ def _transposed(node: Node, context: LowerContext) -> Step | None:
     return Step("lepton.ConvTranspose", operands, list(node.outputs), attrs, kernel)
 
 
+def _plain_integer(node: Node, context: LowerContext) -> list[Step] | None:
+    """ConvInteger: exact int32 sums, channels-last, and a Transpose back to NCHW."""
+    operands = [*node.inputs, *[""] * (4 - len(node.inputs))]
+    weights, group = context.constant(operands[1]), _group(node)
+    zero = context.constant(operands[3])
+    if weights is None or not _is_valid(weights, group) or (zero is None and operands[3]):
+        return None
+    kernel = context.select("gemm_s8")
+    zeros = np.zeros(1, weights.dtype) if zero is None else zero.reshape(-1)
+    packed = _core.pack_gemm_s8(kernel, _tap_major(weights, group), zeros)
+    name = context.add_constant(packed, f"{operands[1]}.packed")
+    sums = context.fresh(f"{node.outputs[0]}.channels_last", np.int32)
+    attrs = {**_geometry(node, weights), "channels_last": 0}
+    inputs = [operands[0], name, "", "", "", operands[2]]
+    perm = [0, weights.ndim - 1, *range(1, weights.ndim - 1)]
+    return [
+        Step("lepton.QLinearConv", inputs, [sums], attrs, kernel),
+        Step("Transpose", [sums], list(node.outputs), {"perm": perm}),
+    ]
+
+
 RULES: dict[str, Rule] = {
+    "ConvInteger": _plain_integer,
     "lepton.Conv": _float_conv,
     "lepton.ConvTranspose": _transposed,
     "lepton.QLinearConv": _integer_conv,
