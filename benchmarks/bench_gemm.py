@@ -1,11 +1,12 @@
 """Matrix products in float32 and 8 bit, against NumPy's BLAS and ONNX Runtime.
 
-    OMP_NUM_THREADS=1 python benchmarks/bench_gemm.py [--threads 1] [--seconds 0.3] [--only 3x3]
+    OMP_NUM_THREADS=1 python benchmarks/bench_gemm.py [--threads 1] [--seconds 1] [--cpu]
 
 Each shape of shapes/gemm.txt is one product with constant weights, run by every runtime in turn,
 round by round, so that all see the same machine; the figures are medians in GMAC/s. Each result is
 checked once: integers exactly, floats to 1e-4 of their size. ONNX Runtime's integer product runs in
-its exact mode (session.x64quantprecision = 1).
+its exact mode (session.x64quantprecision = 1). --cpu counts the calling thread's processor time
+instead of the clock's: for one thread on a machine that has other work to do.
 """
 
 from __future__ import annotations
@@ -126,15 +127,15 @@ def check(results: dict[str, Array]) -> None:
         assert np.abs(y - reference).max() <= tolerance, name
 
 
-def medians(run: dict[str, Runner], seconds: float) -> dict[str, float]:
+def medians(run: dict[str, Runner], seconds: float, clock: Callable[[], float]) -> dict[str, float]:
     """Median seconds of each runner, taken in turns until the time is spent."""
     times: dict[str, list[float]] = {name: [] for name in run}
     stop = time.perf_counter() + seconds
     while time.perf_counter() < stop or len(next(iter(times.values()))) < 5:
         for name, call in run.items():
-            start = time.perf_counter()
+            start = clock()
             call()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -143,7 +144,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=0.3, help="per shape")
     parser.add_argument("--only", default="", help="only shapes whose note contains this")
+    parser.add_argument("--cpu", action="store_true", help="processor time, one thread only")
     options = parser.parse_args()
+    clock = time.thread_time if options.cpu else time.perf_counter
     header = False
     for m, k, n, note in read_shapes():
         if options.only not in note:
@@ -151,7 +154,7 @@ def main() -> None:
         made = runners(m, k, n, options.threads)
         run = {name: call for name, call in made.items() if call is not None}
         check({name: call() for name, call in run.items()})
-        took = medians(run, options.seconds)
+        took = medians(run, options.seconds, clock)
         if not header:
             print(f"{'m':>5} {'k':>5} {'n':>5}  " + "  ".join(f"{x:>10}" for x in run) + "  GMAC/s")
             header = True

@@ -45,13 +45,16 @@ py::array_t<uint8_t> aligned_bytes(size_t bytes) {
 
 void raise_if_error(const Status& status) {
   if (status.ok()) return;
-  if (status.code() == Code::kOutOfMemory) {
-    PyErr_SetString(PyExc_MemoryError, status.message().c_str());
-  } else {
-    const py::object type =
-        py::module_::import("lepton_rt.errors").attr(exception_of(status.code()));
-    PyErr_SetString(type.ptr(), status.message().c_str());
-  }
+  // A broken plan may quote names that are not UTF-8.
+  const std::string& text = status.message();
+  const auto message = py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));
+  if (!message) throw py::error_already_set();
+  const py::object type =
+      status.code() == Code::kOutOfMemory
+          ? py::reinterpret_borrow<py::object>(PyExc_MemoryError)
+          : py::module_::import("lepton_rt.errors").attr(exception_of(status.code()));
+  PyErr_SetObject(type.ptr(), message.ptr());
   throw py::error_already_set();
 }
 

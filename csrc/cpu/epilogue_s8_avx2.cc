@@ -1,8 +1,11 @@
-// Eight columns a step: add bias, convert, scale, clamp while still float (the bounds are small
-// integers, so this commutes with rounding and keeps the conversion in range), convert with the
-// rounding mode's ties-to-even, add the zero point, narrow. The last columns of a row go through
-// masked loads and a small buffer, so nothing beyond n is touched. Multiplications and additions
-// are separate: the results are the scalar kernel's, bit for bit.
+// Sixteen columns at a time, down the rows: their bias and scale stay in registers, and each row's
+// sixteen accumulators become sixteen bytes or two registers of floats. Add bias, convert, scale,
+// clamp while still float (the bounds are small integers, so this commutes with rounding and keeps
+// the conversion in range), convert with the rounding mode's ties-to-even, add the zero point,
+// narrow. What is left of n goes eight columns a step, the last of them through masked loads and a
+// small buffer, so nothing beyond n is touched. Multiplications and additions are separate: the
+// results are the scalar kernel's, bit for bit. Bound by arithmetic: about a dozen instructions for
+// eight columns.
 #include <immintrin.h>
 
 #include "ops/epilogue.h"
@@ -50,28 +53,34 @@ struct Tail {
   }
 };
 
-// Calls body(access, i, j) for every group of at most eight columns of every row.
-template <typename Body>
-inline void for_each_group(size_t m, size_t n, const Body& body) {
-  const size_t whole = n & ~size_t{7};
-  const Tail tail = {n - whole, mask_of(n - whole)};
-  for (size_t i = 0; i < m; ++i) {
-    for (size_t j = 0; j < whole; j += 8) body(Whole{}, i, j);
-    if (whole != n) body(tail, i, whole);
+// Eight columns from j on, or the first of them: bias and scale in registers while rows pass by.
+template <typename Access>
+struct Columns {
+  Columns(const EpilogueS8Params& params, Access columns, size_t first)
+      : access(columns), j(first) {
+    bias_i32x8 = params.bias == nullptr ? _mm256_setzero_si256() : access.load(params.bias + j);
+    scale_f32x8 = params.scale == nullptr ? _mm256_setzero_ps() : access.load(params.scale + j);
   }
-}
+  __m256i biased(const int32_t* acc) const {
+    return _mm256_add_epi32(access.load(acc + j), bias_i32x8);
+  }
+  __m256 scaled(const int32_t* acc) const {
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(biased(acc)), scale_f32x8);
+  }
 
-template <typename Access>
-inline __m256i biased(const EpilogueS8Params& params, Access access, size_t i, size_t j) {
-  const __m256i acc_i32x8 = access.load(params.acc + i * params.acc_stride + j);
-  if (params.bias == nullptr) return acc_i32x8;
-  return _mm256_add_epi32(acc_i32x8, access.load(params.bias + j));
-}
+  Access access;
+  size_t j;
+  __m256i bias_i32x8;
+  __m256 scale_f32x8;
+};
 
-template <typename Access>
-inline __m256 scaled(const EpilogueS8Params& params, Access access, size_t i, size_t j) {
-  return _mm256_mul_ps(_mm256_cvtepi32_ps(biased(params, access, i, j)),
-                       access.load(params.scale + j));
+// Calls body(columns) for every group of at most eight columns from `first` on.
+template <typename Body>
+inline void for_each_eight(const EpilogueS8Params& params, size_t first, const Body& body) {
+  size_t j = first;
+  for (; j + 8 <= params.n; j += 8) body(Columns<Whole>(params, Whole{}, j));
+  const size_t rest = params.n - j;
+  if (rest != 0) body(Columns<Tail>(params, Tail{rest, mask_of(rest)}, j));
 }
 
 // clamp(rint(v) + zero_point, lo, hi).
@@ -79,75 +88,135 @@ struct Quantizer {
   Quantizer(int32_t zero_point, int32_t lo, int32_t hi)
       : least_f32x8(_mm256_set1_ps(static_cast<float>(lo - zero_point))),
         most_f32x8(_mm256_set1_ps(static_cast<float>(hi - zero_point))),
-        zero_point_i32x8(_mm256_set1_epi32(zero_point)) {}
+        zero_point_i16x16(_mm256_set1_epi16(static_cast<int16_t>(zero_point))) {}
 
   // rint(v) clamped, still without the zero point. NaN: max returns its second operand, lo.
   __m256i centred(__m256 v) const {
     return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(v, least_f32x8), most_f32x8));
   }
-  __m256i operator()(__m256 v) const { return _mm256_add_epi32(centred(v), zero_point_i32x8); }
+  // Bytes of sixteen columns; the range is right already, so the low byte serves u8 and s8 alike.
+  __m128i bytes(__m256 left, __m256 right) const {
+    __m256i q_i16x16 = _mm256_packs_epi32(centred(left), centred(right));
+    q_i16x16 = _mm256_permute4x64_epi64(q_i16x16, 0xd8);  // packing works within 128-bit halves
+    q_i16x16 = _mm256_add_epi16(q_i16x16, zero_point_i16x16);
+    q_i16x16 = _mm256_and_si256(q_i16x16, _mm256_set1_epi16(0xff));
+    return _mm_packus_epi16(_mm256_castsi256_si128(q_i16x16),
+                            _mm256_extracti128_si256(q_i16x16, 1));
+  }
 
   __m256 least_f32x8, most_f32x8;
-  __m256i zero_point_i32x8;
+  __m256i zero_point_i16x16;
 };
 
-// The low byte of each lane: the values are already in range, u8 and s8 alike.
-inline __m128i narrow(__m256i v) {
-  const __m256i low_bytes_i8x32 =
-      _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,  //
-                       0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
-  const __m256i packed_i8x32 = _mm256_shuffle_epi8(v, low_bytes_i8x32);
-  return _mm_unpacklo_epi32(_mm256_castsi256_si128(packed_i8x32),
-                            _mm256_extracti128_si256(packed_i8x32, 1));
+// The quantised addition of a residual: from q's float to the sum in units of the output.
+struct Adder {
+  explicit Adder(const EpilogueS8Params& params)
+      : inner(params.requantize.zero_point, params.requantize.lo, params.requantize.hi),
+        q_scale_f32x8(_mm256_set1_ps(params.requantize.q_scale)),
+        r_scale_f32x8(_mm256_set1_ps(params.requantize.r_scale)),
+        out_scale_f32x8(_mm256_set1_ps(params.requantize.out_scale)),
+        r_zero_point_i32x8(_mm256_set1_epi32(params.requantize.r_zero_point)),
+        r_signed(params.r_signed) {}
+
+  // v: q before rounding; residual: its eight bytes.
+  __m256 operator()(__m256 v, __m128i residual) const {
+    const __m256i r_i32x8 =
+        r_signed ? _mm256_cvtepi8_epi32(residual) : _mm256_cvtepu8_epi32(residual);
+    const __m256 x_f32x8 = _mm256_mul_ps(_mm256_cvtepi32_ps(inner.centred(v)), q_scale_f32x8);
+    const __m256 y_f32x8 = _mm256_mul_ps(
+        _mm256_cvtepi32_ps(_mm256_sub_epi32(r_i32x8, r_zero_point_i32x8)), r_scale_f32x8);
+    return _mm256_div_ps(_mm256_add_ps(x_f32x8, y_f32x8), out_scale_f32x8);
+  }
+
+  Quantizer inner;
+  __m256 q_scale_f32x8, r_scale_f32x8, out_scale_f32x8;
+  __m256i r_zero_point_i32x8;
+  bool r_signed;
+};
+
+inline void store_sixteen(uint8_t* p, __m128i bytes) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
 }
 
 }  // namespace
 
-void epilogue_s8_requantize_avx2(const EpilogueS8Params& params) {
+// Every kernel copies its parameters: stores of bytes may alias anything that is not local, and the
+// compiler would load each field again in each step.
+
+void epilogue_s8_requantize_avx2(const EpilogueS8Params& shared) {
+  const EpilogueS8Params params = shared;
   const Requantize& r = params.requantize;
   const Quantizer quantizer(r.zero_point, r.lo, r.hi);
   uint8_t* const dst = static_cast<uint8_t*>(params.dst);
-  for_each_group(params.m, params.n, [&](auto access, size_t i, size_t j) {
-    access.store_bytes(dst + i * params.dst_stride + j,
-                       narrow(quantizer(scaled(params, access, i, j))));
+  size_t j = 0;
+  for (; j + 16 <= params.n; j += 16) {
+    const Columns<Whole> left(params, Whole{}, j), right(params, Whole{}, j + 8);
+    for (size_t i = 0; i < params.m; ++i) {
+      const int32_t* acc = params.acc + i * params.acc_stride;
+      store_sixteen(dst + i * params.dst_stride + j,
+                    quantizer.bytes(left.scaled(acc), right.scaled(acc)));
+    }
+  }
+  for_each_eight(params, j, [&](auto columns) {
+    for (size_t i = 0; i < params.m; ++i) {
+      const __m256 v_f32x8 = columns.scaled(params.acc + i * params.acc_stride);
+      columns.access.store_bytes(dst + i * params.dst_stride + columns.j,
+                                 quantizer.bytes(v_f32x8, v_f32x8));
+    }
   });
 }
 
-void epilogue_s8_requantize_add_avx2(const EpilogueS8Params& params) {
+void epilogue_s8_requantize_add_avx2(const EpilogueS8Params& shared) {
+  const EpilogueS8Params params = shared;
   const Requantize& r = params.requantize;
-  const Quantizer inner(r.zero_point, r.lo, r.hi), outer(r.out_zero_point, r.out_lo, r.out_hi);
-  const __m256 q_scale_f32x8 = _mm256_set1_ps(r.q_scale), r_scale_f32x8 = _mm256_set1_ps(r.r_scale);
-  const __m256 out_scale_f32x8 = _mm256_set1_ps(r.out_scale);
-  const __m256i r_zero_point_i32x8 = _mm256_set1_epi32(r.r_zero_point);
+  const Adder add(params);
+  const Quantizer outer(r.out_zero_point, r.out_lo, r.out_hi);
   const uint8_t* const residual = static_cast<const uint8_t*>(params.residual);
   uint8_t* const dst = static_cast<uint8_t*>(params.dst);
-  for_each_group(params.m, params.n, [&](auto access, size_t i, size_t j) {
-    const __m128i bytes_i8x16 = access.load_bytes(residual + i * params.residual_stride + j);
-    const __m256i other_i32x8 =
-        params.r_signed ? _mm256_cvtepi8_epi32(bytes_i8x16) : _mm256_cvtepu8_epi32(bytes_i8x16);
-    const __m256 x_f32x8 = _mm256_mul_ps(
-        _mm256_cvtepi32_ps(inner.centred(scaled(params, access, i, j))), q_scale_f32x8);
-    const __m256 y_f32x8 = _mm256_mul_ps(
-        _mm256_cvtepi32_ps(_mm256_sub_epi32(other_i32x8, r_zero_point_i32x8)), r_scale_f32x8);
-    const __m256 v_f32x8 = _mm256_div_ps(_mm256_add_ps(x_f32x8, y_f32x8), out_scale_f32x8);
-    access.store_bytes(dst + i * params.dst_stride + j, narrow(outer(v_f32x8)));
+  size_t j = 0;
+  for (; j + 16 <= params.n; j += 16) {
+    const Columns<Whole> left(params, Whole{}, j), right(params, Whole{}, j + 8);
+    for (size_t i = 0; i < params.m; ++i) {
+      const int32_t* acc = params.acc + i * params.acc_stride;
+      const uint8_t* from = residual + i * params.residual_stride + j;
+      store_sixteen(dst + i * params.dst_stride + j,
+                    outer.bytes(add(left.scaled(acc), Whole{}.load_bytes(from)),
+                                add(right.scaled(acc), Whole{}.load_bytes(from + 8))));
+    }
+  }
+  for_each_eight(params, j, [&](auto columns) {
+    for (size_t i = 0; i < params.m; ++i) {
+      const uint8_t* from = residual + i * params.residual_stride + columns.j;
+      const __m256 v_f32x8 =
+          add(columns.scaled(params.acc + i * params.acc_stride), columns.access.load_bytes(from));
+      columns.access.store_bytes(dst + i * params.dst_stride + columns.j,
+                                 outer.bytes(v_f32x8, v_f32x8));
+    }
   });
 }
 
-void epilogue_s8_f32_avx2(const EpilogueS8Params& params) {
+void epilogue_s8_f32_avx2(const EpilogueS8Params& shared) {
+  const EpilogueS8Params params = shared;
   const __m256 min_f32x8 = _mm256_set1_ps(params.min), max_f32x8 = _mm256_set1_ps(params.max);
   float* const dst = static_cast<float*>(params.dst);
-  for_each_group(params.m, params.n, [&](auto access, size_t i, size_t j) {
-    // Constant first: max and min then pass a NaN through.
-    const __m256 y_f32x8 = _mm256_max_ps(min_f32x8, scaled(params, access, i, j));
-    access.store(dst + i * params.dst_stride + j, _mm256_min_ps(max_f32x8, y_f32x8));
+  for_each_eight(params, 0, [&](auto columns) {
+    for (size_t i = 0; i < params.m; ++i) {
+      // Constant first: max and min then pass a NaN through.
+      const __m256 y_f32x8 =
+          _mm256_max_ps(min_f32x8, columns.scaled(params.acc + i * params.acc_stride));
+      columns.access.store(dst + i * params.dst_stride + columns.j,
+                           _mm256_min_ps(max_f32x8, y_f32x8));
+    }
   });
 }
 
-void epilogue_s8_s32_avx2(const EpilogueS8Params& params) {
+void epilogue_s8_s32_avx2(const EpilogueS8Params& shared) {
+  const EpilogueS8Params params = shared;
   int32_t* const dst = static_cast<int32_t*>(params.dst);
-  for_each_group(params.m, params.n, [&](auto access, size_t i, size_t j) {
-    access.store(dst + i * params.dst_stride + j, biased(params, access, i, j));
+  for_each_eight(params, 0, [&](auto columns) {
+    for (size_t i = 0; i < params.m; ++i)
+      columns.access.store(dst + i * params.dst_stride + columns.j,
+                           columns.biased(params.acc + i * params.acc_stride));
   });
 }
 

@@ -195,15 +195,16 @@ MESSAGE: list[Callable[[onnx.ModelProto, random.Random], None]] = [
 
 
 def mutate_json(value: Any, rng: random.Random) -> Any:
-    """Replaces one random place of a JSON tree."""
-    if isinstance(value, dict) and value and rng.random() < 0.9:
-        key = rng.choice(list(value))
+    """Replaces one random place of a JSON tree, large branches more often."""
+    if isinstance(value, dict) and value and rng.random() < 0.98:
+        sizes = [len(json.dumps(inner)) for inner in value.values()]
+        [key] = rng.choices(list(value), sizes)
         if rng.random() < 0.05:
             del value[key]
         else:
             value[key] = mutate_json(value[key], rng)
         return value
-    if isinstance(value, list) and value and rng.random() < 0.8:
+    if isinstance(value, list) and value and rng.random() < 0.97:
         i = rng.randrange(len(value))
         if rng.random() < 0.1:
             value.append(value[i])
@@ -215,7 +216,17 @@ def mutate_json(value: Any, rng: random.Random) -> Any:
             return json.dumps(mutate_json(json.loads(value), rng))
         except ValueError:
             return value
-    return rng.choice([None, "", "x", -1, 0, 1.5, 2**31, 2**63, [], {}, [[]], True, "F32", "int8"])
+    if isinstance(value, bool) or rng.random() < 0.2:  # something of another type
+        return rng.choice([None, "", "x", -1, 0, 1.5, 2**63, [], {}, [[]], True, "F32", "int8"])
+    if isinstance(value, int):
+        return rng.choice([*HUGE, *range(-4, 9)])
+    if isinstance(value, float):
+        return rng.choice([0.0, -1.0, 1e30, 1e-30, value * 2])
+    if isinstance(value, str):
+        return rng.choice(
+            ["", "x", "y", "w0", "Relu", "Transpose", "float32", "int64", "uint8", "n"]
+        )
+    return rng.choice([[], {}, [1], [-1, 2**40], {"x": 1}])
 
 
 def mutate_lepton_header(data: bytes, rng: random.Random) -> bytes:
