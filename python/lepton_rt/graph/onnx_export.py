@@ -37,7 +37,8 @@ def build_model(
 ) -> ModelProto:
     """The graph as an ONNX model of main-domain opset `opset`.
 
-    checked holds it against ONNX's own rules, which ask for the rank of every input. Raises UnsupportedError for an opset, or an operator, that cannot be written.
+    checked holds it against ONNX's own rules, which ask for the rank of every input. Raises
+    UnsupportedError for an opset, or an operator, that cannot be written.
     """
     if not MIN_OPSET <= opset <= OPSET:
         raise UnsupportedError(f"models are written at opset {MIN_OPSET} to {OPSET}, not {opset}")
