@@ -339,10 +339,10 @@ def test_loop_round_trips() -> None:
     )
     feeds = {"x": normal(2), "step": normal(2, seed=1)}
     model = make_model(
-        [node("Loop", ["n", "", "x"], ["y", "ys"], body=body)],
+        [node("Loop", ["n", "on", "x"], ["y", "ys"], body=body)],
         feeds,
         ["y", "ys"],
-        {"n": np.array(3, np.int64)},
+        {"n": np.array(3, np.int64), "on": np.array(True)},
     )
     graph = import_onnx(model)
     assert graph.outputs["ys"].shape == (None, 2)
