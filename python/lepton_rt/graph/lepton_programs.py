@@ -114,9 +114,11 @@ def _compute(body: Body) -> np.dtype[Any]:
             raise ModelError(f"{body.node.key} computes in the unknown type {stated!r}")
         return _COMPUTE[stated]
     names = {body.dtype(name).name for name in body.node.inputs}
-    if names & {"float32", "float16", "bfloat16"}:
-        return _COMPUTE["f32"]
-    return _COMPUTE["f64" if "float64" in names else "i64"]
+    if "float64" in names:
+        return _COMPUTE["f64"]
+    made = body.graph.value(body.node.outputs[0])
+    names.add(made.dtype.name if made is not None else "")
+    return _COMPUTE["f32" if names & {"float32", "float16", "bfloat16"} else "i64"]
 
 
 def expand_elementwise(body: Body) -> list[Node]:

@@ -35,6 +35,17 @@ ENCODING_CHECKS: dict[str, Callable[[Constant], bool]] = {
 }
 """Encoding name → whether a constant's parts fit its dtype, shape and meta. See `ir.ENCODINGS`."""
 
+# Leading inputs of lepton operators that must be given (zero-points, 2 and 5, may be omitted).
+_NEEDED_INPUTS = {
+    "Conv": 2,
+    "ConvTranspose": 2,
+    "MatMul": 2,
+    "QLinearConv": 5,
+    "QLinearMatMul": 5,
+    "QLinearAveragePool": 4,
+    "QLinearReduceMean": 4,
+}
+
 
 def verify(graph: Graph) -> None:
     """Raises ModelError, naming the culprit, unless graph is well formed.
@@ -87,11 +98,21 @@ def _verify_node(node: Node, graph: Graph) -> None:
         raise ModelError(f"{_label(node)} has no outputs")
     if node.domain not in graph.opsets:
         raise ModelError(f"operator {node.op!r} of domain {node.domain!r} is not known")
-    if node.domain == LEPTON_DOMAIN and node.key not in RULES:
-        raise ModelError(f"operator {node.key!r} is not known")
+    if node.domain == LEPTON_DOMAIN:
+        _verify_lepton_node(node)
     for name, value in node.attrs.items():
         if not name or not _is_attribute(value):
             raise ModelError(f"attribute {name!r} of {_label(node)} has no type of the IR")
+
+
+def _verify_lepton_node(node: Node) -> None:
+    if node.key not in RULES:
+        raise ModelError(f"operator {node.key!r} is not known")
+    needed = _NEEDED_INPUTS.get(node.op, 1)
+    if len(node.inputs) < needed or not all(
+        node.inputs[i] for i in range(needed) if i not in (2, 5)
+    ):
+        raise ModelError(f"{_label(node)} needs {needed} inputs")
 
 
 def _is_attribute(value: object) -> bool:

@@ -23,7 +23,7 @@ def of_constant(array: Array) -> Array | None:
     if array.size > MAX_ELEMENTS or array.dtype.kind not in "iuf":
         return None
     content = np.empty(array.shape, object)
-    content[...] = array.tolist()
+    content.reshape(-1)[:] = array.reshape(-1).tolist()
     return content
 
 
