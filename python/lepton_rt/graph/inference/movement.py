@@ -69,6 +69,8 @@ def _split(ctx: Context) -> Outputs:
     if given is not None:
         if len(given) != count or any(s < 0 for s in given):
             raise ModelError(f"Split sizes {given} do not fit {count} outputs")
+        if isinstance(length, int) and sum(given) != length:
+            raise ModelError(f"Split sizes {given} do not add up to {length}")
         sizes = list(given)
     elif not ctx.has(1) and isinstance(length, int):
         chunk = -(-length // count)

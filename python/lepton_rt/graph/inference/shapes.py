@@ -168,12 +168,17 @@ def _constant_of_shape(ctx: Context) -> Outputs:
 
 
 def _range(ctx: Context) -> Outputs:
-    start, limit, delta = (ctx.ints(i) for i in range(3))
+    parts = [ctx.contents[i] if i < len(ctx.contents) else None for i in range(3)]
+    numbers = [part.reshape(-1)[0] for part in parts if part is not None and part.size == 1]
     length: Dim = None
-    if start and limit and delta:
-        if delta[0] == 0:
-            raise ModelError("Range with a step of 0")
-        length = max(0, -((start[0] - limit[0]) // delta[0]))
+    if len(numbers) == 3 and all(isinstance(v, (int, float)) for v in numbers):
+        start, limit, delta = numbers
+        if delta == 0 or not all(math.isfinite(v) for v in numbers):
+            raise ModelError(f"Range from {start} to {limit} in steps of {delta}")
+        if all(isinstance(v, int) for v in numbers):
+            length = max(0, -((start - limit) // delta))
+        else:
+            length = max(0, math.ceil((limit - start) / delta))
     return one(ctx.dtype(0), (length,))
 
 
