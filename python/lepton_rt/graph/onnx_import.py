@@ -16,6 +16,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 
 from lepton_rt.errors import ModelError, UnsupportedError
 from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Attr, Constant, Dim, Graph, Node, Value
+from lepton_rt.graph.onnx_qoperators import SPELLINGS
 from lepton_rt.graph.onnx_tensors import TensorReader, numpy_dtype, string_attribute
 from lepton_rt.graph.types import UNKNOWN_DTYPE
 
@@ -123,7 +124,7 @@ class Importer:
         if key in self._functions:
             self._call(key, proto, scope, graph)
             return
-        if domain not in self._domains:
+        if domain not in self._domains and f"{domain}.{op}" not in SPELLINGS:
             raise ModelError(
                 f"operator {op!r} of domain {domain!r} is not known"
                 + (f" (node {proto.name!r})" if proto.name else "")

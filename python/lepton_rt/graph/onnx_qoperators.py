@@ -1,0 +1,202 @@
+"""Rewrites operators that only say in one word what standard ones say in several.
+
+Quantised graphs have one spelling in the house, Q/DQ around float operators. The QOperator forms
+(QLinearConv, QLinearMatMul) and ONNX Runtime's own operators of domain "com.microsoft" mean the
+same, and are spelled so on import; the compiler's passes fuse them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lepton_rt.errors import ModelError, UnsupportedError
+from lepton_rt.graph.ir import Attr, Node
+from lepton_rt.graph.onnx_site import Rule, Site
+
+MICROSOFT = "com.microsoft"
+FLOAT = np.dtype(np.float32)
+
+
+class _Spelling:
+    """The standard nodes that replace one node."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.nodes: list[Node] = []
+
+    def input(self, i: int) -> str:
+        inputs = self.site.node.inputs
+        return inputs[i] if i < len(inputs) else ""
+
+    def needed(self, i: int) -> str:
+        name = self.input(i)
+        if not name:
+            raise ModelError(f"input {i} is missing")
+        return name
+
+    def add(self, op: str, *inputs: str, **attrs: Attr) -> str:
+        operands = list(inputs)
+        while operands and not operands[-1]:
+            operands.pop()
+        out = self.site.fresh(op)
+        self.nodes.append(Node(op, operands, [out], attrs, "", self.site.node.name))
+        return out
+
+    def dequantized(self, i: int, axis: int = 1) -> str:
+        """Inputs i, i + 1, i + 2 (quantised, scale, zero-point) as a float tensor."""
+        operands = (self.needed(i), self.needed(i + 1), self.input(i + 2))
+        value = self.site.value(i + 1)
+        per_axis = value is not None and value.rank == 1 and value.shape != (1,)
+        return self.add("DequantizeLinear", *operands, **({"axis": axis} if per_axis else {}))
+
+    def bias(self, i: int, x_scale: int, w_scale: int) -> str:
+        """int32 input i, whose scale is the product of two others."""
+        if not self.input(i):
+            return ""
+        left, right = self.site.array(x_scale), self.site.array(w_scale)
+        if left is None or right is None:
+            scale = self.add("Mul", self.needed(x_scale), self.needed(w_scale))
+        else:
+            product = np.asarray(left, FLOAT).reshape(-1) * np.asarray(right, FLOAT).reshape(-1)
+            scalar = product.reshape(()) if product.size == 1 else product
+            scale = self.site.constant(scalar, FLOAT, "bias_scale")
+        return self.add("DequantizeLinear", self.input(i), scale, axis=0)
+
+    def quantized(self, x: str, scale: int) -> list[Node]:
+        """Quantises x to the node's output, with inputs scale and scale + 1."""
+        self.add("QuantizeLinear", x, self.needed(scale), self.input(scale + 1))
+        return self.finished()
+
+    def finished(self) -> list[Node]:
+        self.nodes[-1].outputs = list(self.site.node.outputs[:1])
+        return self.nodes
+
+    def attrs(self, *without: str) -> dict[str, Attr]:
+        return {k: v for k, v in self.site.node.attrs.items() if k not in without}
+
+
+def _no_channels_last(site: Site) -> None:
+    if site.node.attrs.get("channels_last", 0):
+        raise UnsupportedError(f"{site.node.op} with channels_last is not supported")
+
+
+def _conv(site: Site) -> list[Node]:
+    _no_channels_last(site)
+    spell = _Spelling(site)
+    x, w = spell.dequantized(0), spell.dequantized(3, axis=0)
+    y = spell.add("Conv", x, w, spell.bias(8, 1, 4), **spell.attrs("channels_last"))
+    return spell.quantized(y, 6)
+
+
+def _matmul(site: Site) -> list[Node]:
+    spell = _Spelling(site)
+    a_rank, b_rank = site.rank(0), site.rank(3)
+    a = spell.dequantized(0, axis=-2 if a_rank is None else a_rank - 2)
+    b = spell.dequantized(3, axis=-1 if b_rank is None else b_rank - 1)
+    return spell.quantized(spell.add("MatMul", a, b), 6)
+
+
+def _gemm(site: Site) -> list[Node]:
+    spell = _Spelling(site)
+    if site.node.attrs.get("alpha", 1.0) != 1.0:
+        raise UnsupportedError("QGemm with alpha is not supported")
+    a = spell.dequantized(0)
+    b = spell.dequantized(3, axis=0 if site.node.attrs.get("transB", 0) else 1)
+    y = spell.add("Gemm", a, b, spell.bias(6, 1, 4), **spell.attrs("alpha"))
+    return spell.quantized(y, 7) if spell.input(7) else spell.finished()
+
+
+def _binary(op: str) -> Rule:
+    def rule(site: Site) -> list[Node]:
+        spell = _Spelling(site)
+        return spell.quantized(spell.add(op, spell.dequantized(0), spell.dequantized(3)), 6)
+
+    return rule
+
+
+def _unary(op: str, *dropped: str) -> Rule:
+    def rule(site: Site) -> list[Node]:
+        _no_channels_last(site)
+        spell = _Spelling(site)
+        y = spell.add(op, spell.dequantized(0), **spell.attrs("channels_last", *dropped))
+        return spell.quantized(y, 3)
+
+    return rule
+
+
+def _reduce_mean(site: Site) -> list[Node]:
+    spell = _Spelling(site)
+    axes = site.constant(site.node.attrs.get("axes", []), hint="axes")
+    y = spell.add("ReduceMean", spell.dequantized(0), axes, **spell.attrs("axes"))
+    return spell.quantized(y, 3)
+
+
+def _softmax(site: Site) -> list[Node]:
+    # Its attribute `opset` says which meaning of axis it has.
+    rank, axis = site.rank(0), site.node.attrs.get("axis", -1)
+    if site.node.attrs.get("opset", 13) != 13 and (rank is None or axis not in (-1, rank - 1)):
+        raise UnsupportedError("QLinearSoftmax of an opset before 13 is not supported")
+    return _unary("Softmax", "opset")(site) or []
+
+
+def _concat(site: Site) -> list[Node]:
+    spell = _Spelling(site)
+    parts = [spell.dequantized(i) for i in range(2, len(site.node.inputs), 3)]
+    return spell.quantized(spell.add("Concat", *parts, **spell.attrs()), 0)
+
+
+def _where(site: Site) -> list[Node]:
+    spell = _Spelling(site)
+    x, y = spell.dequantized(1), spell.dequantized(4)
+    return spell.quantized(spell.add("Where", spell.needed(0), x, y), 7)
+
+
+def _standard(site: Site) -> None:
+    site.node.domain = ""
+
+
+def _bias_gelu(approximate: str) -> Callable[[Site], list[Node]]:
+    def rule(site: Site) -> list[Node]:
+        spell = _Spelling(site)
+        x = spell.needed(0)
+        if spell.input(1):
+            x = spell.add("Add", x, spell.input(1))
+        spell.add("Gelu", x, approximate=approximate)
+        return spell.finished()
+
+    return rule
+
+
+def _quick_gelu(site: Site) -> list[Node]:
+    spell = _Spelling(site)
+    alpha = site.constant(site.node.attrs.get("alpha", 1.702), site.dtype(0), "alpha")
+    gate = spell.add("Sigmoid", spell.add("Mul", spell.needed(0), alpha))
+    spell.add("Mul", spell.needed(0), gate)
+    return spell.finished()
+
+
+SPELLINGS: dict[str, Rule] = {
+    "QLinearConv": _conv,
+    "QLinearMatMul": _matmul,
+    f"{MICROSOFT}.QLinearConv": _conv,
+    f"{MICROSOFT}.QGemm": _gemm,
+    f"{MICROSOFT}.QLinearAdd": _binary("Add"),
+    f"{MICROSOFT}.QLinearMul": _binary("Mul"),
+    f"{MICROSOFT}.QLinearSigmoid": _unary("Sigmoid"),
+    f"{MICROSOFT}.QLinearLeakyRelu": _unary("LeakyRelu"),
+    f"{MICROSOFT}.QLinearSoftmax": _softmax,
+    f"{MICROSOFT}.QLinearAveragePool": _unary("AveragePool"),
+    f"{MICROSOFT}.QLinearGlobalAveragePool": _unary("GlobalAveragePool"),
+    f"{MICROSOFT}.QLinearReduceMean": _reduce_mean,
+    f"{MICROSOFT}.QLinearConcat": _concat,
+    f"{MICROSOFT}.QLinearWhere": _where,
+    f"{MICROSOFT}.QuantizeLinear": _standard,
+    f"{MICROSOFT}.DequantizeLinear": _standard,
+    f"{MICROSOFT}.Gelu": _standard,
+    f"{MICROSOFT}.BiasGelu": _bias_gelu("none"),
+    f"{MICROSOFT}.FastGelu": _bias_gelu("tanh"),
+    f"{MICROSOFT}.QuickGelu": _quick_gelu,
+}
+"""Node key → rule. Every rule leaves only standard operators."""
