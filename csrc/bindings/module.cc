@@ -8,4 +8,5 @@ PYBIND11_MODULE(_core, m) {
   lepton::register_gemm(m);
   lepton::register_testing(m);
   lepton::register_testing_conv(m);
+  lepton::register_testing_elementwise(m);
 }

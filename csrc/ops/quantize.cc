@@ -3,12 +3,13 @@
 // range first. lepton.Lookup maps bytes through a table.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <memory>
 #include <string>
 
 #include "ops/convert.h"
 #include "ops/elementwise_op.h"
+#include "ops/kernel_list.h"
+#include "ops/lookup.h"
 #include "ops/reduce.h"
 
 namespace lepton {
@@ -190,9 +191,21 @@ class DynamicQuantizeOp : public Op {
   ConvertFn store_;
 };
 
+struct LookupInfo {
+  std::string_view name;
+  Isa isa;
+  LookupFn run;
+};
+const LookupInfo kLookup[] = {
+#define LEPTON_LOOKUP(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
+#include "ops/lookup_kernels.inc"
+#undef LEPTON_LOOKUP
+};
+constexpr KernelList<LookupInfo> kLookupList = {kLookup, sizeof kLookup / sizeof kLookup[0]};
+
 class LookupOp : public Op {
  public:
-  explicit LookupOp(size_t element_size) : element_size_(element_size) {}
+  LookupOp(size_t element_size, LookupFn bytes) : element_size_(element_size), bytes_(bytes) {}
 
   Status bind(BindContext& context) const override {
     const Shape shape = context.input(0).shape;
@@ -205,9 +218,10 @@ class LookupOp : public Op {
       args.parallel.loop(chunks, [&](int64_t c, int) {
         const int64_t first = n * c / chunks, last = n * (c + 1) / chunks;
         if (element_size_ == 1)
-          look_up<uint8_t>(args, first, last);
+          bytes_(args.input<uint8_t>(0) + first, args.input<uint8_t>(1),
+                 args.output<uint8_t>(0) + first, static_cast<size_t>(last - first));
         else
-          look_up<uint32_t>(args, first, last);
+          look_up_floats(args, first, last);
       });
       return {};
     });
@@ -215,16 +229,15 @@ class LookupOp : public Op {
   }
 
  private:
-  template <typename T>
-  static void look_up(const RunArgs& args, int64_t first, int64_t last) {
+  static void look_up_floats(const RunArgs& args, int64_t first, int64_t last) {
     const uint8_t* x = args.input<uint8_t>(0);
-    T table[256];  // on the stack: stores to y cannot change it
-    std::memcpy(table, args.in[1], sizeof table);
-    T* y = args.output<T>(0);
+    const float* table = args.input<float>(1);
+    float* y = args.output<float>(0);
     for (int64_t i = first; i < last; ++i) y[i] = table[x[i]];
   }
 
   size_t element_size_;
+  LookupFn bytes_;
 };
 
 }  // namespace
@@ -250,7 +263,7 @@ Status make_lookup(const StepDesc& step, std::unique_ptr<Op>* op) {
   if (x != DType::kU8 && x != DType::kS8) return unsupported("dtype of x");
   if (y != DType::kU8 && y != DType::kS8 && y != DType::kF32) return unsupported("dtype of y");
   if (step.inputs[1].dtype != y) return invalid_model("the table must have the dtype of y");
-  *op = std::make_unique<LookupOp>(lepton::size_of(y));
+  *op = std::make_unique<LookupOp>(lepton::size_of(y), kLookupList.best(step.isa)->run);
   return {};
 }
 

@@ -8,6 +8,7 @@
 #include "ops/movement.h"
 #include "ops/op.h"
 #include "ops/reduce_geometry.h"
+#include "ops/softmax_kernels.h"
 
 namespace lepton {
 namespace {
@@ -84,6 +85,8 @@ class SoftmaxOp : public Op {
 
 }  // namespace
 
+SoftmaxKernels find_softmax(Isa max) { return kList.best(max)->run(); }
+
 Status make_softmax(const StepDesc& step, std::unique_ptr<Op>* op) {
   LEPTON_RETURN_IF_ERROR(check_operands(step, 1, 1));
   LEPTON_RETURN_IF_ERROR(check_same_dtype(step, 0, 0));
@@ -91,7 +94,7 @@ Status make_softmax(const StepDesc& step, std::unique_ptr<Op>* op) {
   const Mode mode = step.op == "LogSoftmax" ? Mode::kLog
                     : step.op == "Hardmax"  ? Mode::kHard
                                             : Mode::kSoftmax;
-  *op = std::make_unique<SoftmaxOp>(mode, step.attrs->i("axis", -1), kList.best(step.isa)->run());
+  *op = std::make_unique<SoftmaxOp>(mode, step.attrs->i("axis", -1), find_softmax(step.isa));
   return {};
 }
 
