@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import lepton_rt
 from lepton_rt.compress.observers import METHODS
+from lepton_rt.compress.placement import BETWEEN, BETWEEN_ALL, SAME_RANGE
 from lepton_rt.compress.qparams import affine_parameters, quantize_array
 from lepton_rt.graph.ir import Graph, Node
 from lepton_rt.graph.onnx_io import export_onnx
@@ -371,3 +372,81 @@ def test_the_model_given_is_left_alone() -> None:
     before = export_onnx(graph).SerializeToString(deterministic=True)
     quantized(graph)
     assert export_onnx(graph).SerializeToString(deterministic=True) == before
+
+
+def ints(b: Builder, name: str, *values: int) -> str:
+    return b.constant(name, np.array(values, np.int64))
+
+
+def between(b: Builder, op: str) -> str:
+    """Adds an operator that reads "h" and "g" [n, 4, 6, 6], which layers make; its output."""
+    two = {"Add", "Sub", "Mul", "Max", "Min", "Sum"}
+    attrs: dict[str, dict[str, Any]] = {
+        "AveragePool": {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
+        "MaxPool": {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
+        "DepthToSpace": {"blocksize": 2},
+        "SpaceToDepth": {"blocksize": 2},
+        "Concat": {"axis": 1},
+        "Transpose": {"perm": [0, 2, 1, 3]},
+        "ReduceMean": {"keepdims": 1},
+        "ReduceMax": {"keepdims": 1},
+        "Gelu": {"approximate": "tanh"},
+        "Resize": {"mode": "nearest", "nearest_mode": "floor"},
+        "Pad": {"mode": "reflect"},
+    }
+    extra = {
+        "Div": lambda: [b.constant("k", np.float32(1.7))],
+        "Clip": lambda: [b.constant("lo", np.float32(-0.5)), b.constant("hi", np.float32(2))],
+        "ReduceMean": lambda: [ints(b, "k", 2)],
+        "ReduceMax": lambda: [ints(b, "k", 3)],
+        "Pad": lambda: [ints(b, "k", 0, 0, 1, 1, 0, 0, 1, 1)],
+        "Tile": lambda: [ints(b, "k", 1, 1, 2, 1)],
+        "Expand": lambda: [ints(b, "k", 1, 1, 1, 1)],
+        "Unsqueeze": lambda: [ints(b, "k", 2)],
+        "Reshape": lambda: [ints(b, "k", 0, 4, 9, 4)],
+        "Resize": lambda: ["", b.constant("k", np.array([1, 1, 2, 2], np.float32))],
+    }
+    inputs = ["h", "g"] if op in two or op == "Concat" else ["h"]
+    inputs += extra.get(op, list)()
+    out = b.node(op, inputs, "o", **attrs.get(op, {}))
+    return b.node("Squeeze", [out, "k"], "sq") if op == "Unsqueeze" else out
+
+
+OPERATORS = sorted(BETWEEN_ALL | BETWEEN | SAME_RANGE)
+ELSEWHERE = {"Slice", "Split", "Flatten", "Squeeze", "Identity", "Dropout", "Swish"}
+
+
+@pytest.mark.parametrize("op", [op for op in OPERATORS if op not in ELSEWHERE])
+def test_every_operator_between_layers_runs_on_integers(op: str) -> None:
+    b = Builder(11)
+    b.conv("x", "h", 4, 4, bias=True)
+    b.conv("x", "g", 4, 4, bias=True)
+    out = between(b, op)
+    channels = {"DepthToSpace": 1, "SpaceToDepth": 16, "Concat": 8, "Transpose": 6}.get(op, 4)
+    b.conv(out, "y", channels, 2, k=1)
+    model = b.model({"x": ["n", 4, 6, 6]}, {"y": ["n", 2, None, None]})
+    data = batches(shape=(2, 4, 6, 6))
+    check_against_onnx_runtime(model, data, 0.06)
+    steps = list(lepton_rt.Session(quantized(model, data)).explain())
+    layers = [i for i, s in enumerate(steps) if "Conv" in s.op]
+    assert len(layers) >= 2
+    for step in steps[layers[0] : layers[-1]]:
+        assert set(step.dtypes) <= INTEGERS, step
+        assert not step.is_host, step
+
+
+def test_linear_interpolation_between_layers() -> None:
+    b = Builder(12)
+    b.conv("x", "h", 4, 4)
+    scales = b.constant("k", np.array([1, 1, 2, 2], np.float32))
+    b.node("Resize", ["h", "", scales], "o", mode="linear")
+    b.conv("o", "y", 4, 2, k=1)
+    model = b.model({"x": ["n", 4, 6, 6]}, {"y": ["n", 2, 12, 12]})
+    data = batches(shape=(2, 4, 6, 6))
+    made = quantized(model, data)
+    ours = lepton_rt.Session(made).run(data[0])
+    theirs = run_onnx(export_onnx(made.graph, opset=21), {"x": data[0]})[0]
+    # Means of two neighbours fall on ties of the grid, which may round either way.
+    difference = np.abs(ours - theirs)
+    assert difference.max() <= 0.1 * theirs.std()
+    assert np.median(difference) <= 1e-5

@@ -27,6 +27,8 @@ _MOVES = frozenset(
         "GatherND",
         "Identity",
         "MaxPool",
+        "ReduceMax",
+        "ReduceMin",
         "Reshape",
         "Slice",
         "SpaceToDepth",
