@@ -68,7 +68,8 @@ int64_t resolve_axis(const Window& w, int a, WindowShape* s) {
     return out;
   }
   const int64_t room = in + s->pad_begin[a] + s->pad_end[a] - extent;
-  if (room < 0) return 0;
+  // Rounded up, a window that reaches beyond the end still counts.
+  if (room < 0) return w.ceil_mode && room > -stride && in + s->pad_begin[a] > 0 ? 1 : 0;
   int64_t out = room / stride + 1;
   if (w.ceil_mode && room % stride != 0 && out * stride < in + s->pad_begin[a]) ++out;
   return out;

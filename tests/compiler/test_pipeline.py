@@ -172,3 +172,19 @@ def test_int8_network_is_the_same_everywhere(rng: Rng) -> None:
     ]
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
+
+
+@pytest.mark.parametrize("op", ["AveragePool", "MaxPool"])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("size", "stride"), [(8, 8), (5, 4), (4, 3)])
+def test_windows_larger_than_the_image(
+    op: str, fused: bool, size: int, stride: int, isa: str, rng: Rng
+) -> None:
+    """Rounded up, one window remains; EfficientNet ends in such a pool."""
+    model = Model(x=("FLOAT", ["n", 3, 2, 3]))
+    y = model(op, "x", kernel_shape=[size] * 2, strides=[stride] * 2, ceil_mode=1)
+    proto = model.proto(y)
+    feeds = {"x": rng.standard_normal((2, 3, 2, 3)).astype(np.float32)}
+    (want,) = ort_run(proto, feeds).values()
+    got = lepton_rt.Session(proto, isa=isa, optimise=fused).run(feeds)
+    np.testing.assert_allclose(got, want, rtol=1e-6)

@@ -54,6 +54,8 @@ class Window:
         begin = 0 if valid else self.pads[i]
         end = 0 if valid else self.pads[i + len(self.kernel)]
         room = size + begin + end - (self.dilations[i] * (kernel - 1) + 1)
+        if self.ceil_mode and -stride < room < 0:
+            return 1  # one window that reaches beyond the end
         if room < 0:
             raise ModelError(f"a window of {kernel} does not fit {size} elements")
         if not self.ceil_mode:
