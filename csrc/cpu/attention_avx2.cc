@@ -1,0 +1,226 @@
+// Attention, eight lanes abreast. The softmax of a row takes two passes over its block of scores in
+// L1: scaled and masked values with their maximum, then exponentials with their sum; it is bound by
+// the polynomial of exp. Masked lanes are replaced, never multiplied, so that an infinite score
+// under a mask does no harm. Keys are packed by 8x8 transposes in registers. The unpacked kernels
+// serve one query at a time, where reading keys and values once from memory is the limit.
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cpu/math_avx2.h"
+#include "ops/attention_kernels.h"
+
+namespace lepton {
+namespace {
+
+inline __m256 minus_infinity() { return set1(-__builtin_inff()); }
+
+inline __m256i lane_numbers() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+
+// Lanes of keys j … j + 7 with first <= key < last.
+inline __m256 allowed_lanes(size_t j, size_t first, size_t last) {
+  const auto from = static_cast<int32_t>(static_cast<int64_t>(first) - static_cast<int64_t>(j));
+  const auto to = static_cast<int32_t>(static_cast<int64_t>(last) - static_cast<int64_t>(j));
+  const __m256i lane = lane_numbers();
+  const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(from), lane);
+  const __m256i within = _mm256_cmpgt_epi32(_mm256_set1_epi32(to), lane);
+  return _mm256_castsi256_ps(_mm256_andnot_si256(below, within));
+}
+
+// Lanes whose mask byte is not zero; reads only the n bytes of the row.
+inline __m256 mask_lanes(const uint8_t* mask, size_t j, size_t n) {
+  __m128i bytes;
+  if (j + 8 <= n) {
+    bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(mask + j));
+  } else {
+    alignas(8) uint8_t tail[8] = {};
+    for (size_t i = 0; j + i < n; ++i) tail[i] = mask[j + i];
+    bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(tail));
+  }
+  const __m256i zero = _mm256_cmpeq_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_setzero_si256());
+  return _mm256_castsi256_ps(_mm256_xor_si256(zero, _mm256_set1_epi32(-1)));
+}
+
+inline __m256 masked_score(const AttentionRow& row, const float* scores, size_t j) {
+  __m256 allowed = allowed_lanes(j, row.first, row.last);
+  __m256 t = _mm256_mul_ps(_mm256_loadu_ps(scores), set1(row.scale));
+  if (row.softcap != 0)
+    t = _mm256_mul_ps(tanh_f32x8(_mm256_div_ps(t, set1(row.softcap))), set1(row.softcap));
+  if (row.bias != nullptr) {
+    const __m256 bias = _mm256_maskload_ps(row.bias + j, _mm256_castps_si256(allowed));
+    t = _mm256_add_ps(t, bias);
+    allowed = and_(allowed, _mm256_cmp_ps(bias, minus_infinity(), _CMP_NEQ_UQ));
+  }
+  if (row.mask != nullptr) allowed = and_(allowed, mask_lanes(row.mask, j, row.n));
+  return select(allowed, t, minus_infinity());
+}
+
+// The maximum keeps its second operand where the first is NaN, so that NaN scores reach the
+// exponentials and the sum instead.
+inline float scores_and_max(const AttentionRow& row) {
+  __m256 max = set1(*row.max);
+  const float* panel = row.scores;
+  for (size_t j = 0; j < row.n; panel += row.panel_stride)
+    for (size_t lane = 0; lane < row.width; lane += 8, j += 8) {
+      const __m256 t = masked_score(row, panel + lane, j);
+      _mm256_storeu_ps(row.p + j, t);
+      max = _mm256_max_ps(t, max);
+    }
+  return max_lanes(max);
+}
+
+float softmax_row(const AttentionRow& row) {
+  const float max = scores_and_max(row);
+  const size_t padded = (row.n + row.width - 1) / row.width * row.width;
+  const __m256 max_f32x8 = set1(max == -__builtin_inff() ? 0.0f : max);
+  __m256 sum = _mm256_setzero_ps();
+  for (size_t j = 0; j < padded; j += 8) {
+    const __m256 t = _mm256_loadu_ps(row.p + j);
+    const __m256 e = exp_f32x8(_mm256_sub_ps(t, max_f32x8));
+    // Exactly zero under the mask: exp alone would leave a denormal.
+    const __m256 p = _mm256_andnot_ps(_mm256_cmp_ps(t, minus_infinity(), _CMP_EQ_OQ), e);
+    _mm256_storeu_ps(row.p + j, p);
+    sum = _mm256_add_ps(sum, p);
+  }
+  if (max == -__builtin_inff()) {
+    *row.sum += sum_lanes(sum);  // 0, or NaN when a score was
+    return 1.0f;
+  }
+  const float correction =
+      *row.max == max ? 1.0f : _mm256_cvtss_f32(exp_f32x8(set1(*row.max - max)));
+  *row.sum = *row.sum * correction + sum_lanes(sum);
+  *row.max = max;
+  return correction;
+}
+
+inline void transpose8x8(__m256 (&r)[8]) {
+  __m256 t[8];
+  for (size_t i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (size_t i = 0; i < 8; i += 4) {
+    r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+  for (size_t i = 0; i < 4; ++i) {
+    const __m256 low = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
+    r[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
+    r[i] = low;
+  }
+}
+
+// Eight keys (fewer: zeros) of which lanes [0, depth) go to packed[d * width …].
+inline void pack_eight(const float* keys, size_t stride, size_t n, size_t depth, size_t width,
+                       float* packed) {
+  for (size_t d = 0; d < depth; d += 8) {
+    const size_t lanes = depth - d < 8 ? depth - d : 8;
+    __m256 r[8];
+    for (size_t i = 0; i < 8; ++i) {
+      const float* key = keys + i * stride + d;
+      r[i] = i >= n       ? _mm256_setzero_ps()
+             : lanes == 8 ? _mm256_loadu_ps(key)
+                          : load_tail(key, lanes);
+    }
+    transpose8x8(r);
+    for (size_t i = 0; i < lanes; ++i) _mm256_storeu_ps(packed + (d + i) * width, r[i]);
+  }
+}
+
+void pack_keys(const float* keys, size_t stride, size_t n, size_t depth, size_t width,
+               float* packed) {
+  for (size_t j = 0; j < n; j += width, packed += width * depth)
+    for (size_t lane = 0; lane < width; lane += 8) {
+      const size_t left = j + lane < n ? n - j - lane : 0;
+      pack_eight(keys + (j + (left ? lane : 0)) * stride, stride, left, depth, width,
+                 packed + lane);
+    }
+}
+
+void pack_values(const float* values, size_t stride, size_t n, size_t depth, size_t width,
+                 float* packed) {
+  for (size_t c = 0; c < depth; c += width, packed += width * n)
+    for (size_t lane = 0; lane < width; lane += 8) {
+      const size_t lanes = c + lane < depth ? depth - c - lane : 0;
+      for (size_t j = 0; j < n; ++j) {
+        const float* x = values + j * stride + c + lane;
+        const __m256 v = lanes >= 8   ? _mm256_loadu_ps(x)
+                         : lanes == 0 ? _mm256_setzero_ps()
+                                      : load_tail(x, lanes);
+        _mm256_storeu_ps(packed + j * width + lane, v);
+      }
+    }
+}
+
+// kKeys dot products at once hide the latency of the additions.
+template <size_t kKeys>
+inline void dot_keys(const float* q, const float* keys, size_t stride, size_t depth,
+                     float* scores) {
+  __m256 sum[kKeys];
+  for (size_t i = 0; i < kKeys; ++i) sum[i] = _mm256_setzero_ps();
+  size_t d = 0;
+  for (; d + 8 <= depth; d += 8) {
+    const __m256 x = _mm256_loadu_ps(q + d);
+    for (size_t i = 0; i < kKeys; ++i)
+      sum[i] = fma(x, _mm256_loadu_ps(keys + i * stride + d), sum[i]);
+  }
+  if (d < depth) {
+    const __m256 x = load_tail(q + d, depth - d);
+    for (size_t i = 0; i < kKeys; ++i)
+      sum[i] = fma(x, load_tail(keys + i * stride + d, depth - d), sum[i]);
+  }
+  for (size_t i = 0; i < kKeys; ++i) scores[i] = sum_lanes(sum[i]);
+}
+
+void dot(const float* q, const float* keys, size_t stride, size_t n, size_t depth, float* scores) {
+  size_t j = 0;
+  for (; j + 8 <= n; j += 8) dot_keys<8>(q, keys + j * stride, stride, depth, scores + j);
+  for (; j < n; ++j) dot_keys<1>(q, keys + j * stride, stride, depth, scores + j);
+}
+
+// 8 * kVectors columns stay in registers while all values pass by.
+template <size_t kVectors>
+inline void accumulate_columns(const float* p, const float* values, size_t stride, size_t n,
+                               float correction, float* y) {
+  __m256 sum[kVectors];
+  for (size_t i = 0; i < kVectors; ++i)
+    sum[i] = _mm256_mul_ps(_mm256_loadu_ps(y + 8 * i), set1(correction));
+  for (size_t j = 0; j < n; ++j) {
+    const __m256 w = _mm256_broadcast_ss(p + j);
+    for (size_t i = 0; i < kVectors; ++i)
+      sum[i] = fma(w, _mm256_loadu_ps(values + j * stride + 8 * i), sum[i]);
+  }
+  for (size_t i = 0; i < kVectors; ++i) _mm256_storeu_ps(y + 8 * i, sum[i]);
+}
+
+void accumulate(const float* p, const float* values, size_t stride, size_t n, size_t depth,
+                float correction, float* y) {
+  size_t c = 0;
+  for (; c + 64 <= depth; c += 64)
+    accumulate_columns<8>(p, values + c, stride, n, correction, y + c);
+  for (; c + 8 <= depth; c += 8) accumulate_columns<1>(p, values + c, stride, n, correction, y + c);
+  if (c == depth) return;
+  const size_t lanes = depth - c;
+  __m256 sum = _mm256_mul_ps(load_tail(y + c, lanes), set1(correction));
+  for (size_t j = 0; j < n; ++j)
+    sum = fma(set1(p[j]), load_tail(values + j * stride + c, lanes), sum);
+  store_tail(y + c, sum, lanes);
+}
+
+void scale(const float* x, float factor, size_t n, float* y) {
+  size_t c = 0;
+  for (; c + 8 <= n; c += 8)
+    _mm256_storeu_ps(y + c, _mm256_mul_ps(_mm256_loadu_ps(x + c), set1(factor)));
+  if (c < n) store_tail(y + c, _mm256_mul_ps(load_tail(x + c, n - c), set1(factor)), n - c);
+}
+
+}  // namespace
+
+AttentionKernels attention_f32_avx2() {
+  return {softmax_row, pack_keys, pack_values, dot, accumulate, scale};
+}
+
+}  // namespace lepton
