@@ -50,6 +50,17 @@ def test_the_numbers() -> None:
     assert row.cosine == pytest.approx(cosine, abs=1e-6)
 
 
+def test_tensors_that_are_looked_at_do_not_change_the_rest() -> None:
+    b = Builder(2)
+    b.node("MatMul", ["x", b.normal("w1", 6, 7)], "m")
+    b.node("Gelu", ["m"], "g")
+    b.node("MatMul", ["g", b.normal("w2", 7, 4)], "y")
+    model, data = b.model({"x": ["n", 6]}, {"y": ["n", 4]}), batches(shape=(8, 6))
+    rows = lepton_rt.compare(model, lepton_rt.quantize(model, data, progress=False), data[0])
+    assert [row.tensor for row in rows] == ["x", "m", "g", "y"]
+    assert all(row.snr_db > 25 for row in rows)
+
+
 def test_models_without_a_common_tensor() -> None:
     b = Builder()
     b.node("Relu", ["u"], "v")

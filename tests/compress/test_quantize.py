@@ -213,6 +213,21 @@ def test_matmul_with_bias() -> None:
     assert dense(graph, bias.inputs[0]).dtype == np.int32
 
 
+def test_matrix_products_with_bias_run_on_integers() -> None:
+    steps = list(lepton_rt.Session(quantized(linear(), batches(shape=(4, 5, 6)))).explain())
+    assert [step.op for step in steps] == ["QuantizeLinear"] + ["lepton.QLinearMatMul"] * 2
+    assert [step.dtypes for step in steps] == [("uint8",), ("uint8",), ("float32",)]
+
+
+def test_a_product_scaled_before_it_is_a_layer_too() -> None:
+    b = Builder(13)
+    b.node("MatMul", ["x", b.normal("w", 6, 4)], "m")
+    b.node("Mul", ["m", b.constant("half", np.float32(0.5))], "y")
+    model = b.model({"x": ["n", 5, 6]}, {"y": ["n", 5, 4]})
+    graph = check_against_onnx_runtime(model, batches(shape=(4, 5, 6)), 0.03)
+    assert source_op(graph, producer(graph, "y").inputs[1]) == "DequantizeLinear"
+
+
 def test_channels_of_zeros_and_huge_biases() -> None:
     rng = np.random.default_rng(0)
     w1 = rng.normal(size=(6, 7)).astype(np.float32)

@@ -24,8 +24,12 @@ def _without_fused_bias(original: Graph, graph: Graph) -> Graph:
     result = graph.copy()
     result.nodes = []
     for node in graph.nodes:
-        if node.domain != LEPTON_DOMAIN or node.op != "MatMul" or len(node.inputs) < 3:
+        if node.key != f"{LEPTON_DOMAIN}.MatMul":
             result.nodes.append(node)
+            continue
+        if not any(node.inputs[2:]):
+            plain = Node("MatMul", node.inputs[:2], list(node.outputs), name=node.name)
+            result.nodes.append(plain)
             continue
         hint = _product_name(original, producers, node.outputs[0])
         product = hint if hint not in graph.tensor_names() else result.fresh_name(f"{hint}_product")

@@ -105,6 +105,7 @@ def _matmul(editor: Editor, node: Node) -> None:
     w = dequantised(editor, node.inputs[1])
     if x is None or w is None or not w.is_8_bit or any(node.inputs[3:]):
         return
+    node = _with_added_bias(editor, node)
     weights = editor.array(w.data)
     if weights is None:
         if w.per_tensor and len(node.inputs) < 3 and node.op == "MatMul":
@@ -119,6 +120,19 @@ def _matmul(editor: Editor, node: Node) -> None:
     if weights.ndim != 2 or not (w.per_tensor or columns_last):
         return
     _replace_layer(editor, node, x, w, weights.shape[1])
+
+
+def _with_added_bias(editor: Editor, node: Node) -> Node:
+    """A MatMul whose only reader adds a dequantised int32 vector takes that in as its bias."""
+    add = editor.only_reader(node.outputs[0])
+    if node.key != "MatMul" or add is None or add.key != "Add":
+        return node
+    bias = add.inputs[1 - add.inputs.index(node.outputs[0])]
+    found = dequantised(editor, bias)
+    if found is None or found.dtype != np.int32 or len(editor.shape(found.data) or ()) != 1:
+        return node
+    inputs = [*node.inputs, bias]
+    return editor.replace([node, add], "MatMul", inputs, add.outputs, node.attrs, lepton=True)
 
 
 def _plain_gemm(

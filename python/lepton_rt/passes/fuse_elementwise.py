@@ -95,8 +95,22 @@ def _joins(editor: Editor, group: _Group, reader: Node, maker: Node) -> bool:
         return False
     if maker.key == "DequantizeLinear":
         return True
-    inside = all(other in group for other in editor.readers(name)) and not editor.pinned(name)
-    return inside and _same_extent(editor, group, reader, name)
+    if editor.pinned(name) or any(_remains(editor, group, r) for r in editor.readers(name)):
+        return False
+    return _same_extent(editor, group, reader, name)
+
+
+def _remains(editor: Editor, group: _Group, reader: Node) -> bool:
+    """Whether a reader will still be there when the group is one node.
+
+    A DequantizeLinear that is repeated in the group is, where others need its result too.
+    """
+    if reader not in group:
+        return True
+    if reader is group.sink or reader.key != "DequantizeLinear":
+        return False
+    name = reader.outputs[0]
+    return editor.pinned(name) or any(other not in group for other in editor.readers(name))
 
 
 def _same_extent(editor: Editor, group: _Group, reader: Node, name: str) -> bool:
