@@ -18,7 +18,7 @@ build/%/python/built: $(venv)/installed
 	tar -C python --exclude='*.so' --exclude=__pycache__ -c lepton_rt | tar -C build/$*/python -x
 	touch $@
 
-sanitized := tests/kernels tests/ops tests/runtime tests/fuzz
+sanitized := tests/kernels tests/conformance tests/runtime tests/fuzz
 
 # Python itself is not instrumented, so the sanitizer's runtime has to come first; and what the
 # interpreter never frees is no leak of ours.
