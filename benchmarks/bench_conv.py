@@ -131,6 +131,8 @@ def peer(layer: Layer, dtype: str, threads: int, x: Array, w: Array) -> Callable
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # Its exact integer mode; the default may saturate without VNNI.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     session = ort.InferenceSession(model.SerializeToString(), options)
     return lambda: session.run(None, {"x": x})[0]
 

@@ -36,11 +36,22 @@ struct Partial {
     for (size_t i = 0; i < rest; ++i) last |= p[4 * words + i] << (8 * i);
     return _mm256_or_si256(v, _mm256_and_si256(rest_mask, _mm256_set1_epi32(last)));
   }
+  // By powers of two: a masked store is slow on some processors.
   void store(uint8_t* p, __m256i v) const {
-    _mm256_maskstore_epi32(reinterpret_cast<int*>(p), mask, v);
-    alignas(32) uint8_t bytes[32];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(bytes), v);
-    for (size_t i = 4 * words; i < 4 * words + rest; ++i) p[i] = bytes[i];
+    const size_t count = 4 * words + rest;
+    __m128i low_i8x16 = _mm256_castsi256_si128(v);
+    if (count >= 16) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(p), low_i8x16);
+      low_i8x16 = _mm256_extracti128_si256(v, 1);
+      p += 16;
+    }
+    if (count % 16 >= 8) {
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(p), low_i8x16);
+      low_i8x16 = _mm_srli_si128(low_i8x16, 8);
+      p += 8;
+    }
+    uint64_t bytes = static_cast<uint64_t>(_mm_cvtsi128_si64(low_i8x16));
+    for (size_t i = 0; i < count % 8; ++i, bytes >>= 8) p[i] = static_cast<uint8_t>(bytes);
   }
   size_t words, rest;
   __m256i mask, rest_mask;
