@@ -129,6 +129,15 @@ def test_long_chains_are_cut(rng: Rng) -> None:
     assert_same_meaning(graph, after, {"x": normal(rng, 2, 3)})
 
 
+def test_a_dequantize_shared_with_others_keeps_its_source(rng: Rng) -> None:
+    model = Model(x=("FLOAT", [2, 3]))
+    shared = fake(model, model("Neg", "x"), 0.02, 127)
+    a = model("MatMul", model("Relu", shared), normal(rng, 3, 3))
+    graph = model.graph(a, model("MatMul", shared, normal(rng, 3, 3)))
+    after = fuse_elementwise(graph)
+    assert_same_meaning(graph, after, {"x": normal(rng, 2, 3)})
+
+
 def quantised_sum(model: Model, activation: str) -> str:
     a = fake(model, "x", 0.03, 120)
     b = fake(model, model("Neg", "x"), 0.02, 3, np.int8)

@@ -101,3 +101,10 @@ def test_crossed_bounds_stay_apart(rng: Rng) -> None:
     y = model("Clip", layer(model, "MatMul", "x", rng), np.float32(1), np.float32(-1))
     graph = model.graph(y)
     assert "Clip" in keys(fused(graph))
+
+
+def test_product_by_a_vector_has_no_columns(rng: Rng) -> None:
+    model = Model(x=("FLOAT", [3, 4]))
+    y = model("Relu", model("Add", model("MatMul", "x", normal(rng, 4)), normal(rng, 3)))
+    graph = model.graph(y)
+    assert_same_meaning(graph, fused(graph), {"x": normal(rng, 3, 4)})

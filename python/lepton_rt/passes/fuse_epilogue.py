@@ -18,13 +18,16 @@ def fuse_epilogue(graph: Graph) -> Graph:
     """Fuses float32 bias, residual Add, Relu and Clip into `lepton.Conv` and `lepton.MatMul`."""
     editor = Editor(graph)
     for node in editor.nodes():
-        if node.key in _LAYERS or (node.key == "MatMul" and _is_float(editor, node)):
+        if node.key in _LAYERS or (node.key == "MatMul" and _is_matrix_product(editor, node)):
             _fuse(editor, node)
     return editor.finish()
 
 
-def _is_float(editor: Editor, node: Node) -> bool:
-    return all(editor.dtype(name) == np.float32 for name in node.inputs)
+def _is_matrix_product(editor: Editor, node: Node) -> bool:
+    """A float MatMul by a matrix: by a vector, the result has no column axis."""
+    columns = editor.shape(node.inputs[1])
+    floats = all(editor.dtype(name) == np.float32 for name in node.inputs)
+    return floats and columns is not None and len(columns) > 1
 
 
 def _fuse(editor: Editor, node: Node) -> None:
