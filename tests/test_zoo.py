@@ -158,7 +158,13 @@ def test_labels_survive_quantisation(tmp_path: Path) -> None:
 def fake_hub(monkeypatch: pytest.MonkeyPatch, folder: Path, *files: str) -> None:
     hub = types.ModuleType("huggingface_hub")
     hub.list_repo_files = lambda repo: list(files)  # type: ignore[attr-defined]
-    hub.hf_hub_download = lambda repo, name: str(folder / name)  # type: ignore[attr-defined]
+
+    def download(repo: str, name: str) -> str:
+        if name not in files:
+            raise FileNotFoundError(f"{repo} has no {name}")
+        return str(folder / name)
+
+    hub.hf_hub_download = download  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
 
 
@@ -168,7 +174,7 @@ def test_hub_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_hub(monkeypatch, tmp_path, "README.md", "net.onnx", "labels.txt")
     for name in ("hf://org/repo", "hf://org/repo/net.onnx"):
         assert sorted(names(lepton_rt.load_model(name))) == LABELS
-    with pytest.raises(lepton_rt.ModelError, match=r"no file 'other\.onnx'"):
+    with pytest.raises(lepton_rt.ModelError, match=r"org/repo has no other\.onnx"):
         lepton_rt.load_model("hf://org/repo/other.onnx")
     with pytest.raises(lepton_rt.ModelError, match="hf://org/repo"):
         lepton_rt.load_model("hf://org")
@@ -177,14 +183,16 @@ def test_hub_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         lepton_rt.load_model("hf://org/repo")
 
 
-def test_hub_failures_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_failures_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = types.ModuleType("huggingface_hub")
 
     def offline(repo: str) -> list[str]:
         raise ConnectionError("no route to host\nmore detail")
 
     hub.list_repo_files = offline  # type: ignore[attr-defined]
+    hub.hf_hub_download = lambda repo, name: str(saved(tmp_path))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    assert names(lepton_rt.load_model("hf://org/repo/cached.onnx"))
     with pytest.raises(lepton_rt.ModelError, match=r"could not be downloaded: no route to host$"):
         lepton_rt.load_model("hf://org/repo")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,26 +91,29 @@ def fetch(name: str) -> Path:
             f"{name} needs huggingface_hub: pip install 'lepton_rt[hub]'"
         ) from None
     repo, wanted = "/".join(parts[:2]), "/".join(parts[2:])
+    # Its own account of every retry is no use to the caller.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        files = hub.list_repo_files(repo)
-        chosen = _choose_file(repo, files, wanted)
-        path = Path(hub.hf_hub_download(repo, chosen))
+        path = Path(hub.hf_hub_download(repo, wanted)) if wanted else None
+        try:
+            files = list(hub.list_repo_files(repo))
+        except Exception:
+            if path is None:
+                raise
+            return path  # from the cache, with what was fetched beside it then
+        chosen = wanted or _likely_model(repo, files)
         for companion in _companions(files, chosen):
             hub.hf_hub_download(repo, companion)
+        return path or Path(hub.hf_hub_download(repo, chosen))
     except ModelError:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{name} could not be downloaded: {reason}") from error
-    return path
 
 
-def _choose_file(repo: str, files: Sequence[str], wanted: str) -> str:
-    """The file asked for, or the model a repository most likely means."""
-    if wanted:
-        if wanted not in files:
-            raise ModelError(f"the repository {repo} has no file {wanted!r}")
-        return wanted
+def _likely_model(repo: str, files: Sequence[str]) -> str:
+    """The model a repository most likely means."""
     models = [name for name in files if name.endswith((".lepton", ".onnx"))]
     for likely in ("model.lepton", "model.onnx", "onnx/model.onnx"):
         if likely in models:

@@ -111,7 +111,13 @@ def test_explain_and_info(model: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "Conv" in text
     text = output(capsys, "info", model)
     count = sum(int(np.prod(t.dims)) for t in cnn().graph.initializer)
-    for expected in ("x: float32", "scores: float32", "Conv", f"{count:,}", "scalar"):
+    for expected in (
+        "x: float32 [n, 3, 16, 16]",
+        "scores: float32",
+        "Conv",
+        f"{count:,}",
+        "scalar",
+    ):
         assert expected in text
 
 

@@ -10,7 +10,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code: 0, 1 (failed) or 2 (wrong usage)."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
-    args = [arg for arg in args if arg != "--debug"]
+    args = [arg for arg in args if arg != "--debug"] or ["--help"]
     try:
         from lepton_rt.cli.app import app
     except ImportError as error:
@@ -36,10 +36,7 @@ def _explain_failure(error: Exception) -> int:
     wrong_usage = getattr(error, "format_message", None)
     if wrong_usage is not None:
         message = " ".join(str(wrong_usage()).split())
-        if type(error).__name__ == "NoArgsIsHelpError":
-            print(message, file=sys.stderr)
-        else:
-            _complain(message)
+        _complain(message)
         return int(getattr(error, "exit_code", 2))
     message = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, (Error, OSError, ValueError, ImportError, MemoryError)):

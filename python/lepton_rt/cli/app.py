@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import lepton_rt
 from lepton_rt.cli.inputs import calibration_batches, is_image, random_feed, read_feed
@@ -21,12 +23,12 @@ from lepton_rt.session import Session
 
 app = typer.Typer(
     help="Compress neural networks and run them fast.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-console = Console()
+# What is not a terminal has no width; tables need room for long tensor names there.
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 ModelPath = Annotated[str, typer.Argument(help="An .onnx or .lepton file, or hf://org/repo.")]
 Threads = Annotated[int, typer.Option(min=0, help="Threads to use; 0 for all processors.")]
@@ -125,7 +127,8 @@ def explain(model: ModelPath, threads: Threads = 0) -> None:
     explanation = Session(_path(model), threads=threads or None).explain()
     table = _table("#", "operator", "kernel", "output", "dtype", "note")
     for index, step in enumerate(explanation):
-        table.add_row(
+        _add_row(
+            table,
             str(index),
             step.op,
             step.kernel,
@@ -137,7 +140,7 @@ def explain(model: ModelPath, threads: Threads = 0) -> None:
     console.print(table)
     if explanation.host_steps:
         names = sorted({step.name or step.op for step in explanation.host_steps})
-        console.print(f"[yellow]steps without a native kernel:[/] {', '.join(names)}")
+        console.print(Text(f"steps without a native kernel: {', '.join(names)}", "yellow"))
 
 
 @app.command()
@@ -150,16 +153,16 @@ def info(model: ModelPath) -> None:
     table = _table("", "")
     table.show_header = False
     for spec in session.inputs:
-        table.add_row("input", str(spec))
+        _add_row(table, "input", str(spec))
     for spec in session.outputs:
-        table.add_row("output", str(spec))
+        _add_row(table, "output", str(spec))
     counts = collections.Counter(node.key for node in graph.nodes)
-    table.add_row("operators", ", ".join(f"{op} × {n}" for op, n in counts.most_common()))
+    _add_row(table, "operators", ", ".join(f"{op} × {n}" for op, n in counts.most_common()))
     weights = [c for c in graph.constants.values() if c.dtype.kind in "fiu"]
-    table.add_row("parameters", f"{sum(int(np.prod(c.shape)) for c in weights):,}")
-    table.add_row("constants", f"{sum(c.nbytes for c in graph.constants.values()):,} bytes")
-    table.add_row("file", f"{_path(model).stat().st_size:,} bytes")
-    table.add_row("machine", f"{', '.join(_core.machine_isas())} (using {_core.max_isa()})")
+    _add_row(table, "parameters", f"{sum(int(np.prod(c.shape)) for c in weights):,}")
+    _add_row(table, "constants", f"{sum(c.nbytes for c in graph.constants.values()):,} bytes")
+    _add_row(table, "file", f"{_path(model).stat().st_size:,} bytes")
+    _add_row(table, "machine", f"{', '.join(_core.machine_isas())} (using {_core.max_isa()})")
     console.print(table)
 
 
@@ -199,7 +202,7 @@ def _outputs_table(outputs: dict[str, Array]) -> Table:
         if array.size and array.dtype.kind in "fiub":
             values = array.astype(np.float64)
             numbers = [f"{v:.5g}" for v in (values.min(), values.mean(), values.max())]
-        table.add_row(name, str(array.dtype), "×".join(map(str, array.shape)), *numbers)
+        _add_row(table, name, str(array.dtype), "×".join(map(str, array.shape)), *numbers)
     return table
 
 
@@ -210,6 +213,11 @@ def _timings(session: Session, feed: dict[str, Array], repeat: int) -> list[floa
         session.run(feed)
         times.append(time.perf_counter() - start)
     return times
+
+
+def _add_row(table: Table, *cells: str) -> None:
+    """A row as it stands: brackets in it are no markup."""
+    table.add_row(*(Text(cell) for cell in cells))
 
 
 def _table(*columns: str) -> Table:
