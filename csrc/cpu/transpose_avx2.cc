@@ -101,18 +101,40 @@ void transpose_tile(const char* src, ptrdiff_t src_stride, char* dst, ptrdiff_t 
   }
 }
 
-template <typename T>
+// Thinner than a tile. The count of the short side is a constant where it matters (images have one
+// to four channels), so that its loop unrolls; 0 stands for any.
+template <typename T, size_t kRows, size_t kCols>
 void transpose_thin(const TransposeParams& p) {
-  for (size_t j = 0; j < p.cols; ++j) {
-    const char* src = static_cast<const char*>(p.src) + j * sizeof(T);
-    char* dst = static_cast<char*>(p.dst) + static_cast<ptrdiff_t>(j) * p.dst_stride;
-    for (size_t i = 0; i < p.rows; ++i) {
-      T v;
-      __builtin_memcpy(&v, src, sizeof(T));
-      __builtin_memcpy(dst + i * sizeof(T), &v, sizeof(T));
-      src += p.src_stride;
+  const size_t rows = kRows > 0 ? kRows : p.rows;
+  const size_t cols = kCols > 0 ? kCols : p.cols;
+  const char* src = static_cast<const char*>(p.src);
+  char* dst = static_cast<char*>(p.dst);
+  const auto move = [&](size_t i, size_t j) {
+    __builtin_memcpy(dst + static_cast<ptrdiff_t>(j) * p.dst_stride + i * sizeof(T),
+                     src + static_cast<ptrdiff_t>(i) * p.src_stride + j * sizeof(T), sizeof(T));
+  };
+  if (kCols > 0) {
+    for (size_t i = 0; i < rows; ++i) {
+      LEPTON_UNROLL
+      for (size_t j = 0; j < cols; ++j) move(i, j);
+    }
+  } else {
+    for (size_t j = 0; j < cols; ++j) {
+      LEPTON_UNROLL
+      for (size_t i = 0; i < rows; ++i) move(i, j);
     }
   }
+}
+
+template <typename T>
+void transpose_thin(const TransposeParams& p) {
+  if (p.rows == 2) return transpose_thin<T, 2, 0>(p);
+  if (p.rows == 3) return transpose_thin<T, 3, 0>(p);
+  if (p.rows == 4) return transpose_thin<T, 4, 0>(p);
+  if (p.cols == 2) return transpose_thin<T, 0, 2>(p);
+  if (p.cols == 3) return transpose_thin<T, 0, 3>(p);
+  if (p.cols == 4) return transpose_thin<T, 0, 4>(p);
+  return transpose_thin<T, 0, 0>(p);
 }
 
 constexpr size_t kPanelBytes = 128;

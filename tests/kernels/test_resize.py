@@ -78,6 +78,14 @@ def test_nearest_dtypes(dtype: str, rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(got, x.repeat(2, 1).repeat(3, 2))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
+@pytest.mark.parametrize("factor", [2, 3])
+def test_nearest_repeats_last_axis(dtype: str, factor: int, rng: np.random.Generator) -> None:
+    x = rng.integers(0, 200, (2, 3, 4, 7)).astype(dtype)
+    got = resize(x, {}, scales=floats(1, 1, 2, factor))
+    np.testing.assert_array_equal(got, x.repeat(2, 2).repeat(factor, 3))
+
+
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 @pytest.mark.parametrize("coordinates", COORDINATES)
 @pytest.mark.parametrize(
