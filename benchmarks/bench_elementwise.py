@@ -1,4 +1,4 @@
-"""Elementwise programs, softmax, normalisation, reductions: time per small step, GB/s of large ones.
+"""Elementwise programs, softmax, norms, reductions: time per small step, GB/s of large ones.
 
     python benchmarks/bench_elementwise.py [--filter softmax] [--threads 1]
 

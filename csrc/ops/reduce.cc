@@ -52,10 +52,24 @@ constexpr int64_t kColumns = static_cast<int64_t>(kReduceWidth);
 // Elements worth a task of their own.
 constexpr int64_t kGrain = 1 << 15;
 
-// How a dtype is reduced: the type of accumulators, and the arithmetic of one step.
+// A float as T; integers saturate, NaN gives 0.
 template <typename T>
+T narrowed(double v) {
+  if constexpr (std::is_integral<T>::value) {
+    constexpr double kEnd = static_cast<double>(T(1) << (std::numeric_limits<T>::digits - 1)) * 2;
+    if (v != v) return 0;
+    if (v >= kEnd) return std::numeric_limits<T>::max();
+    if (v <= static_cast<double>(std::numeric_limits<T>::lowest()))
+      return std::numeric_limits<T>::lowest();
+  }
+  return static_cast<T>(v);
+}
+
+// How a dtype is reduced: the type of accumulators, and the arithmetic of one step. kWide: integers
+// whose result is a root or a logarithm accumulate in float64.
+template <typename T, bool kWide>
 struct Arithmetic {
-  static constexpr bool kFloat = std::is_floating_point<T>::value;
+  static constexpr bool kFloat = kWide || std::is_floating_point<T>::value;
   using Acc = std::conditional_t<kFloat, double, T>;
 
   static Acc identity(ReduceOp op) {
@@ -105,23 +119,24 @@ struct Arithmetic {
   static T finish(Final final, Acc a, Acc shift, int64_t n) {
     if constexpr (kFloat) {
       switch (final) {
-        case Final::kNone: return static_cast<T>(a);
-        case Final::kMean: return static_cast<T>(a / static_cast<double>(n));
-        case Final::kSqrt: return static_cast<T>(std::sqrt(a));
-        case Final::kLog: return static_cast<T>(std::log(a));
-        case Final::kLogSumExp: return static_cast<T>(std::log(a) + shift);
+        case Final::kNone: return narrowed<T>(a);
+        case Final::kMean: return narrowed<T>(a / static_cast<double>(n));
+        case Final::kSqrt: return narrowed<T>(std::sqrt(a));
+        case Final::kLog: return narrowed<T>(std::log(a));
+        case Final::kLogSumExp: return narrowed<T>(std::log(a) + shift);
       }
     } else if (final == Final::kMean) {
-      return n == 0 ? T(0) : static_cast<T>(a / static_cast<T>(n));
+      using Wide = std::conditional_t<std::is_signed<T>::value, int64_t, uint64_t>;
+      return n == 0 ? T(0) : static_cast<T>(static_cast<Wide>(a) / static_cast<Wide>(n));
     }
     return static_cast<T>(a);
   }
 };
 
 // Row and column loops of one dtype; float32 has kernels instead.
-template <typename T>
+template <typename T, bool kWide>
 struct Loops {
-  using A = Arithmetic<T>;
+  using A = Arithmetic<T, kWide>;
   using Acc = typename A::Acc;
   explicit Loops(ReduceOp op, Isa) : op_(op) {}
 
@@ -140,8 +155,8 @@ struct Loops {
 };
 
 template <>
-struct Loops<float> {
-  using A = Arithmetic<float>;
+struct Loops<float, false> {
+  using A = Arithmetic<float, false>;
   Loops(ReduceOp op, Isa isa) : op_(op), kernel_(find_reduce(op, isa)) {}
 
   void row(const float* x, int64_t n, double shift, double* acc) const {
@@ -164,10 +179,10 @@ struct Loops<float> {
   ReduceKernel kernel_;
 };
 
-template <typename T>
+template <typename T, bool kWide>
 class ReduceOpOf : public Op {
  public:
-  using A = Arithmetic<T>;
+  using A = Arithmetic<T, kWide>;
   using Acc = typename A::Acc;
 
   ReduceOpOf(const StepDesc& step, const Reduction& reduction)
@@ -247,7 +262,7 @@ class ReduceOpOf : public Op {
   }
 
   // The innermost reduced dimension goes to the kernel whole.
-  static void fold_columns(const Loops<T>& loops, ReduceOp op, const ReduceGeometry& g, const T* x,
+  static void fold_columns(const Loops<T, kWide>& loops, ReduceOp op, const ReduceGeometry& g, const T* x,
                            int64_t width, const Acc* shift, Acc* acc) {
     for (int64_t j = 0; j < width; ++j) acc[j] = A::identity(op);
     LoopNest outer = g.reduced;
@@ -264,7 +279,7 @@ class ReduceOpOf : public Op {
 
   ReduceOp op_;
   Final final_;
-  Loops<T> loops_, max_loops_;
+  Loops<T, kWide> loops_, max_loops_;
   bool has_axes_input_, keepdims_, noop_;
   std::vector<int64_t> axes_;
 };
@@ -293,16 +308,23 @@ Status make_reduce(const StepDesc& step, std::unique_ptr<Op>* op) {
   const bool integers = reduction->final == Final::kNone || reduction->final == Final::kMean;
   const auto make = [&](auto type, bool supported) -> Status {
     if (!supported) return unsupported("dtype of a reduction");
-    *op = std::make_unique<ReduceOpOf<decltype(type)>>(step, *reduction);
+    using T = decltype(type);
+    if constexpr (!std::is_floating_point<T>::value) {
+      if (!integers) {
+        *op = std::make_unique<ReduceOpOf<T, true>>(step, *reduction);
+        return {};
+      }
+    }
+    *op = std::make_unique<ReduceOpOf<T, false>>(step, *reduction);
     return {};
   };
   switch (step.inputs[0].dtype) {
     case DType::kF32: return make(float{}, true);
     case DType::kF64: return make(double{}, true);
-    case DType::kS32: return make(int32_t{}, integers);
-    case DType::kS64: return make(int64_t{}, integers);
-    case DType::kU32: return make(uint32_t{}, integers);
-    case DType::kU64: return make(uint64_t{}, integers);
+    case DType::kS32: return make(int32_t{}, true);
+    case DType::kS64: return make(int64_t{}, true);
+    case DType::kU32: return make(uint32_t{}, true);
+    case DType::kU64: return make(uint64_t{}, true);
     case DType::kU8: return make(uint8_t{}, fold);
     case DType::kS8: return make(int8_t{}, fold);
     case DType::kBool: return make(uint8_t{}, fold);

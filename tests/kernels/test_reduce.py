@@ -84,6 +84,16 @@ def test_integers(
     np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp"])
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint32"])
+def test_integers_through_floats(op: str, dtype: str, rng: np.random.Generator) -> None:
+    """The exact result, truncated."""
+    x = rng.integers(1, 50, (3, 70, 5)).astype(dtype)
+    expected = np.trunc(OPS[op](x.astype(np.float64), axis=1, keepdims=True)).astype(dtype)
+    got = run_op(op, [x], {"axes": [1]}, outputs=(dtype,))[0]
+    np.testing.assert_array_equal(got, expected)
+
+
 @pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin"])
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 def test_bytes(op: str, dtype: str, rng: np.random.Generator) -> None:

@@ -37,6 +37,7 @@ UNARY = frozenset(
         "Relu",
         "Round",
         "Selu",
+        "Shrink",
         "Sigmoid",
         "Sign",
         "Sin",
