@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
 
 from lepton_rt import ModelError
-from lepton_rt.graph.ir import LEPTON_DOMAIN, Constant, Graph, Node, Value
+from lepton_rt.graph.ir import LEPTON_DOMAIN, OPSET, Constant, Graph, Node, Value
+from lepton_rt.graph.operators import operators
 from lepton_rt.graph.verify import verify
 
 F = np.dtype(np.float32)
@@ -83,4 +85,50 @@ def test_broken_graphs_are_refused(name: str) -> None:
     graph = good()
     change(graph)
     with pytest.raises(ModelError, match=says):
+        verify(graph)
+
+
+def test_the_table_of_operators_is_onnx_own() -> None:
+    names = {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
+    letters = {"Single": "r", "Optional": "o", "Variadic": "v"}
+    kinds = {"INT": "i", "FLOAT": "f", "STRING": "s", "TENSOR": "t", "GRAPH": "g"}
+    kinds.update({f"{name}S": kind.upper() for name, kind in kinds.items()})
+    seen = set()
+    for name in names:
+        if not onnx.defs.has(name, OPSET, ""):
+            continue
+        schema = onnx.defs.get_schema(name, OPSET, "")
+        if schema.deprecated:
+            continue
+        seen.add(name)
+        operator = operators()[name]
+        for own, theirs in ((operator.inputs, schema.inputs), (operator.outputs, schema.outputs)):
+            assert own.replace("w", "v") == "".join(letters[p.option.name] for p in theirs), name
+        assert (operator.inputs[-1:] == "w") == (
+            operator.inputs[-1:] in ("v", "w") and schema.min_input < len(schema.inputs)
+        ), name
+        want = {a: kinds.get(v.type.name, "?") for a, v in schema.attributes.items()}
+        assert operator.attrs == want, name
+    assert operators().keys() == seen
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        Node("Mystery", ["x"], ["o"]),
+        Node("Conv", ["x"], ["o"]),
+        Node("Conv", ["x", ""], ["o"]),
+        Node("Relu", ["x", "x"], ["o"]),
+        Node("Concat", [], ["o"], {"axis": 0}),
+        Node("Relu", ["x"], ["o", "p"]),
+        Node("Softmax", ["x"], ["o"], {"axis": "last"}),
+        Node("Softmax", ["x"], ["o"], {"axes": 1}),
+        Node("MaxPool", ["x"], ["o"], {"kernel_shape": 3}),
+        Node("MaxPool", ["x"], ["o"], {"kernel_shape": [1.5]}),
+    ],
+)
+def test_standard_operators_are_held_to_their_schema(made: Node) -> None:
+    graph = good()
+    graph.nodes.append(made)
+    with pytest.raises(ModelError, match=made.op):
         verify(graph)

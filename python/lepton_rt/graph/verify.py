@@ -12,6 +12,7 @@ from lepton_rt.graph.inference import RULES
 from lepton_rt.graph.ir import (
     ENCODINGS,
     LEPTON_DOMAIN,
+    OPSET,
     Constant,
     Dim,
     Graph,
@@ -20,6 +21,7 @@ from lepton_rt.graph.ir import (
     node_reads,
     subgraphs,
 )
+from lepton_rt.graph.operators import operators
 
 MAX_DEPTH = 32
 """Graphs within graphs."""
@@ -100,9 +102,24 @@ def _verify_node(node: Node, graph: Graph) -> None:
         raise ModelError(f"operator {node.op!r} of domain {node.domain!r} is not known")
     if node.domain == LEPTON_DOMAIN:
         _verify_lepton_node(node)
+    elif not node.domain:
+        _verify_standard_node(node)
     for name, value in node.attrs.items():
         if not name or not _is_attribute(value):
             raise ModelError(f"attribute {name!r} of {_label(node)} has no type of the IR")
+
+
+def _verify_standard_node(node: Node) -> None:
+    operator = operators().get(node.op)
+    if operator is None:
+        raise ModelError(f"ONNX opset {OPSET} has no operator {node.op!r}")
+    if not operator.accepts_inputs(node.inputs):
+        raise ModelError(f"{_label(node)} does not take the inputs {node.inputs}")
+    if not operator.accepts_outputs(node.outputs):
+        raise ModelError(f"{_label(node)} does not make the outputs {node.outputs}")
+    for name, value in node.attrs.items():
+        if not operator.accepts_attr(name, value):
+            raise ModelError(f"{_label(node)} has no attribute {name!r} of that kind")
 
 
 def _verify_lepton_node(node: Node) -> None:
