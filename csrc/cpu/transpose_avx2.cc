@@ -101,40 +101,90 @@ void transpose_tile(const char* src, ptrdiff_t src_stride, char* dst, ptrdiff_t 
   }
 }
 
-// Thinner than a tile. The count of the short side is a constant where it matters (images have one
-// to four channels), so that its loop unrolls; 0 stands for any.
-template <typename T, size_t kRows, size_t kCols>
-void transpose_thin(const TransposeParams& p) {
-  const size_t rows = kRows > 0 ? kRows : p.rows;
-  const size_t cols = kCols > 0 ? kCols : p.cols;
+// Thinner than a tile: element by element, columns [first, cols) of rows [first_row, rows).
+template <typename T>
+void transpose_thin(const TransposeParams& p, size_t first_row, size_t first_col) {
   const char* src = static_cast<const char*>(p.src);
   char* dst = static_cast<char*>(p.dst);
-  const auto move = [&](size_t i, size_t j) {
-    __builtin_memcpy(dst + static_cast<ptrdiff_t>(j) * p.dst_stride + i * sizeof(T),
-                     src + static_cast<ptrdiff_t>(i) * p.src_stride + j * sizeof(T), sizeof(T));
-  };
-  if (kCols > 0) {
-    for (size_t i = 0; i < rows; ++i) {
-      LEPTON_UNROLL
-      for (size_t j = 0; j < cols; ++j) move(i, j);
-    }
-  } else {
-    for (size_t j = 0; j < cols; ++j) {
-      LEPTON_UNROLL
-      for (size_t i = 0; i < rows; ++i) move(i, j);
+  for (size_t j = first_col; j < p.cols; ++j)
+    for (size_t i = first_row; i < p.rows; ++i)
+      __builtin_memcpy(dst + static_cast<ptrdiff_t>(j) * p.dst_stride + i * sizeof(T),
+                       src + static_cast<ptrdiff_t>(i) * p.src_stride + j * sizeof(T), sizeof(T));
+}
+
+// Byte shuffles between n planes and n interleaved vectors of 16 bytes: entry [a][b] is the part of
+// vector a of the one side that vector b of the other gives.
+template <size_t kSize, size_t kCount>
+void make_masks(bool interleave, __m128i* masks) {
+  alignas(16) unsigned char bytes[kCount * kCount * 16];
+  for (size_t a = 0; a < kCount; ++a) {
+    for (size_t to = 0; to < 16; ++to) {
+      // Position of this byte among the interleaved ones, and as (plane, byte).
+      const size_t plane_byte = to / kSize * kSize * kCount + a * kSize + to % kSize;
+      const size_t element = (a * 16 + to) / kSize;
+      const size_t from = interleave ? element % kCount : plane_byte / 16;
+      const size_t at = interleave ? element / kCount * kSize + to % kSize : plane_byte % 16;
+      for (size_t b = 0; b < kCount; ++b)
+        bytes[(a * kCount + b) * 16 + to] = static_cast<unsigned char>(b == from ? at : 0x80);
     }
   }
+  for (size_t i = 0; i < kCount * kCount; ++i)
+    masks[i] = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes + i * 16));
+}
+
+template <size_t kCount>
+__m128i shuffle_from(const __m128i* vectors, const __m128i* masks) {
+  __m128i sum = _mm_shuffle_epi8(vectors[0], masks[0]);
+  LEPTON_UNROLL
+  for (size_t b = 1; b < kCount; ++b)
+    sum = _mm_or_si128(sum, _mm_shuffle_epi8(vectors[b], masks[b]));
+  return sum;
+}
+
+// kCount rows become kCount interleaved channels (images: planes to pixels), or the reverse. The
+// interleaved side has no gaps between its rows.
+template <typename T, size_t kCount, bool kInterleave>
+void transpose_channels(const TransposeParams& p) {
+  constexpr size_t per_vector = 16 / sizeof(T);
+  const size_t length = kInterleave ? p.cols : p.rows;
+  const char* src = static_cast<const char*>(p.src);
+  char* dst = static_cast<char*>(p.dst);
+  const ptrdiff_t src_step = kInterleave ? p.src_stride : 16;
+  const ptrdiff_t dst_step = kInterleave ? 16 : p.dst_stride;
+  __m128i masks[kCount * kCount];
+  make_masks<sizeof(T), kCount>(kInterleave, masks);
+  size_t done = 0;
+  for (; done + per_vector <= length; done += per_vector) {
+    const char* from = src + done * sizeof(T) * (kInterleave ? 1 : kCount);
+    char* to = dst + done * sizeof(T) * (kInterleave ? kCount : 1);
+    __m128i vectors[kCount];
+    LEPTON_UNROLL
+    for (size_t k = 0; k < kCount; ++k)
+      vectors[k] = _mm_loadu_si128(
+          reinterpret_cast<const __m128i*>(from + static_cast<ptrdiff_t>(k) * src_step));
+    LEPTON_UNROLL
+    for (size_t k = 0; k < kCount; ++k)
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + static_cast<ptrdiff_t>(k) * dst_step),
+                       shuffle_from<kCount>(vectors, masks + k * kCount));
+  }
+  transpose_thin<T>(p, kInterleave ? 0 : done, kInterleave ? done : 0);
 }
 
 template <typename T>
 void transpose_thin(const TransposeParams& p) {
-  if (p.rows == 2) return transpose_thin<T, 2, 0>(p);
-  if (p.rows == 3) return transpose_thin<T, 3, 0>(p);
-  if (p.rows == 4) return transpose_thin<T, 4, 0>(p);
-  if (p.cols == 2) return transpose_thin<T, 0, 2>(p);
-  if (p.cols == 3) return transpose_thin<T, 0, 3>(p);
-  if (p.cols == 4) return transpose_thin<T, 0, 4>(p);
-  return transpose_thin<T, 0, 0>(p);
+  constexpr size_t kLong = 512 / sizeof(T);  // pays for making the masks
+  const ptrdiff_t size = static_cast<ptrdiff_t>(sizeof(T));
+  if (p.cols >= kLong && p.dst_stride == static_cast<ptrdiff_t>(p.rows) * size) {
+    if (p.rows == 2) return transpose_channels<T, 2, true>(p);
+    if (p.rows == 3) return transpose_channels<T, 3, true>(p);
+    if (p.rows == 4) return transpose_channels<T, 4, true>(p);
+  }
+  if (p.rows >= kLong && p.src_stride == static_cast<ptrdiff_t>(p.cols) * size) {
+    if (p.cols == 2) return transpose_channels<T, 2, false>(p);
+    if (p.cols == 3) return transpose_channels<T, 3, false>(p);
+    if (p.cols == 4) return transpose_channels<T, 4, false>(p);
+  }
+  transpose_thin<T>(p, 0, 0);
 }
 
 constexpr size_t kPanelBytes = 128;

@@ -229,6 +229,20 @@ def test_transpose_edges(dtype: str, isa: str) -> None:
             np.testing.assert_array_equal(got, x.T)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("pixels", [511, 512, 530, 70001])
+def test_transpose_channels(pixels: int, channels: int, dtype: str, isa: str) -> None:
+    planes = sample((2, channels, pixels), dtype)
+    pixel_major = np.ascontiguousarray(planes.transpose(0, 2, 1))
+    for threads in (1, 2):
+        options = {"isa": isa, "threads": threads}
+        got = move("Transpose", [planes], {"perm": [0, 2, 1]}, **options)
+        np.testing.assert_array_equal(got, pixel_major)
+        got = move("Transpose", [pixel_major], {"perm": [0, 2, 1]}, **options)
+        np.testing.assert_array_equal(got, planes)
+
+
 @few
 @given(st.data())
 def test_transpose_any(data: st.DataObject) -> None:
