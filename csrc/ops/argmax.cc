@@ -7,6 +7,7 @@
 #include "ops/movement.h"
 #include "ops/op.h"
 #include "ops/reduce_geometry.h"
+#include "ops/via_f32.h"
 
 namespace lepton {
 namespace {
@@ -156,6 +157,7 @@ Status make_for_dtype(const StepDesc& step, bool bytes, std::unique_ptr<Op>* op)
 }  // namespace
 
 Status make_arg(const StepDesc& step, std::unique_ptr<Op>* op) {
+  if (has_half_floats(step)) return make_via_f32(step, make_arg, op);
   LEPTON_RETURN_IF_ERROR(check_operands(step, 1, 1));
   if (step.outputs[0] != DType::kS64) return invalid_model("indices are int64");
   return make_for_dtype<ArgOp>(step, true, op);

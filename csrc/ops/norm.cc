@@ -9,6 +9,7 @@
 #include "ops/movement.h"
 #include "ops/norm_kernels.h"
 #include "ops/op.h"
+#include "ops/via_f32.h"
 
 namespace lepton {
 namespace {
@@ -92,6 +93,7 @@ float inverse_deviation(double variance, float epsilon) {
 }
 
 Status make_row_norm(const StepDesc& step, std::unique_ptr<Op>* op) {
+  if (has_half_floats(step)) return make_via_f32(step, make_row_norm, op);
   LEPTON_RETURN_IF_ERROR(check_operands(step, 2, step.op == "LayerNormalization" ? 3 : 2));
   if (step.outputs.empty() || step.outputs.size() > (step.op == "LayerNormalization" ? 3 : 1))
     return invalid_model("number of outputs");

@@ -8,6 +8,7 @@
 #include "ops/norm_kernels.h"
 #include "ops/op.h"
 #include "ops/reduce_geometry.h"
+#include "ops/via_f32.h"
 
 namespace lepton {
 namespace {
@@ -91,6 +92,7 @@ class AxesNormOp : public Op {
 }  // namespace
 
 Status make_axes_norm(const StepDesc& step, std::unique_ptr<Op>* op) {
+  if (has_half_floats(step)) return make_via_f32(step, make_axes_norm, op);
   LEPTON_RETURN_IF_ERROR(check_operands(step, 1, 1));
   LEPTON_RETURN_IF_ERROR(check_same_dtype(step, 0, 0));
   if (step.inputs[0].dtype != DType::kF32) return unsupported("dtype of the input");

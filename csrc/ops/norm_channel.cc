@@ -8,6 +8,7 @@
 #include "ops/movement.h"
 #include "ops/norm_kernels.h"
 #include "ops/op.h"
+#include "ops/via_f32.h"
 
 namespace lepton {
 namespace {
@@ -146,6 +147,7 @@ Status check_all_f32(const StepDesc& step, size_t inputs) {
 }  // namespace
 
 Status make_group_norm(const StepDesc& step, std::unique_ptr<Op>* op) {
+  if (has_half_floats(step)) return make_via_f32(step, make_group_norm, op);
   LEPTON_RETURN_IF_ERROR(check_all_f32(step, 3));
   if (step.attrs->i("stash_type", 1) != 1) return unsupported("stash_type");
   if (step.op == "GroupNormalization" && step.attrs->i("num_groups") < 1)
@@ -155,6 +157,7 @@ Status make_group_norm(const StepDesc& step, std::unique_ptr<Op>* op) {
 }
 
 Status make_batch_norm(const StepDesc& step, std::unique_ptr<Op>* op) {
+  if (has_half_floats(step)) return make_via_f32(step, make_batch_norm, op);
   LEPTON_RETURN_IF_ERROR(check_all_f32(step, 5));
   if (step.attrs->i("training_mode") != 0) return unsupported("training_mode");
   *op = std::make_unique<BatchNormOp>(step);

@@ -13,6 +13,7 @@
 #include "ops/movement.h"
 #include "ops/op.h"
 #include "ops/reduce_geometry.h"
+#include "ops/via_f32.h"
 
 namespace lepton {
 namespace {
@@ -297,6 +298,7 @@ ReduceKernel find_reduce(ReduceOp op, Isa max) {
 }
 
 Status make_reduce(const StepDesc& step, std::unique_ptr<Op>* op) {
+  if (has_half_floats(step)) return make_via_f32(step, make_reduce, op);
   LEPTON_RETURN_IF_ERROR(check_operands(step, 1, 2));
   LEPTON_RETURN_IF_ERROR(check_same_dtype(step, 0, 0));
   LEPTON_RETURN_IF_ERROR(check_index_dtype(step, 1));

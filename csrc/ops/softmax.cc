@@ -9,6 +9,7 @@
 #include "ops/op.h"
 #include "ops/reduce_geometry.h"
 #include "ops/softmax_kernels.h"
+#include "ops/via_f32.h"
 
 namespace lepton {
 namespace {
@@ -88,6 +89,7 @@ class SoftmaxOp : public Op {
 SoftmaxKernels find_softmax(Isa max) { return kList.best(max)->run(); }
 
 Status make_softmax(const StepDesc& step, std::unique_ptr<Op>* op) {
+  if (has_half_floats(step)) return make_via_f32(step, make_softmax, op);
   LEPTON_RETURN_IF_ERROR(check_operands(step, 1, 1));
   LEPTON_RETURN_IF_ERROR(check_same_dtype(step, 0, 0));
   if (step.inputs[0].dtype != DType::kF32) return unsupported("dtype of the input");
