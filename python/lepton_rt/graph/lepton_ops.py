@@ -127,6 +127,31 @@ def _around(op: str) -> Callable[[Body], list[Node]]:
     return expand_around
 
 
+# Order of an operand's dimensions → permutation to batch, heads, rows, depth, and back.
+_LAYOUTS = {
+    "BHSD": ([0, 1, 2, 3], [0, 1, 2, 3]),
+    "BSHD": ([0, 2, 1, 3], [0, 2, 1, 3]),
+    "SBHD": ([1, 2, 0, 3], [2, 0, 1, 3]),
+}
+
+
+def _attention(body: Body) -> list[Node]:
+    names = ("q_layout", "k_layout", "v_layout", "y_layout")
+    layouts = [str(body.node.attrs.get(name, "BHSD")) for name in names]
+    if any(layout not in _LAYOUTS for layout in layouts):
+        raise ModelError(f"{body.node.key} has the unknown layouts {layouts}")
+    if body.flag("bottom_right") or any(body.node.outputs[1:]):
+        raise UnsupportedError(f"{body.node.key} with a state has no ONNX meaning")
+    operands = [body.input(i) for i in range(len(body.node.inputs))]
+    for i in range(3):
+        if layouts[i] != "BHSD":
+            operands[i] = body("Transpose", operands[i], perm=_LAYOUTS[layouts[i]][0])
+    y = body("Attention", *operands, **body.attrs(*names))
+    if layouts[3] != "BHSD":
+        y = body("Transpose", y, perm=_LAYOUTS[layouts[3]][1])
+    return body.finish(y)
+
+
 # Quantised layers ------------------------------------------------------------------------------
 
 
@@ -231,6 +256,7 @@ def _qlinear_reduce_mean(body: Body) -> list[Node]:
 
 
 _BODIES: dict[str, Callable[[Body], list[Node]]] = {
+    "Attention": _attention,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "MatMul": _matmul,

@@ -16,6 +16,7 @@ from .choose_layout import choose_layout
 from .eliminate import eliminate
 from .fold_constants import fold_constants
 from .fold_dequantize import fold_dequantize
+from .fuse_attention import fuse_attention
 from .fuse_batch_norm import fuse_batch_norm
 from .fuse_elementwise import fuse_elementwise
 from .fuse_epilogue import fuse_epilogue
@@ -23,6 +24,7 @@ from .fuse_residual import fuse_residual
 from .move_dequantize import move_dequantize
 from .move_quantize import move_quantize
 from .normalise import normalise
+from .recognise_attention import recognise_attention
 from .recognise_shuffle import recognise_shuffle
 
 __all__ = ["PASSES", "legalise", "optimise"]
@@ -34,6 +36,8 @@ PASSES: tuple[Pass, ...] = (
     eliminate,
     normalise,
     recognise_shuffle,
+    recognise_attention,
+    fuse_attention,
     fuse_batch_norm,
     choose_layout,
     move_dequantize,

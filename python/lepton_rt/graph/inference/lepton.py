@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lepton_rt.errors import ModelError
 from lepton_rt.graph.inference.context import (
     FLOAT,
     UINT8,
@@ -95,7 +96,44 @@ def _lookup(ctx: Context) -> Outputs:
     return [typed(None if before is None else before.dtype, ctx.shape(0))]
 
 
+_LAYOUTS = {"BHSD": (0, 1, 2, 3), "BSHD": (0, 2, 1, 3), "SBHD": (1, 2, 0, 3)}
+
+
+def _attention(ctx: Context) -> Outputs:
+    """Batch, heads, rows and depth stand where each operand's layout puts them."""
+    dims = []
+    for index, role in enumerate("qkv"):
+        shape, order = ctx.shape(index), _order(ctx, f"{role}_layout")
+        if shape is None or len(shape) != 4:
+            return [typed(ctx.dtype(0), None)] * len(ctx.node.outputs)
+        dims.append([shape[i] for i in order])
+    query, key, value = dims
+    past = ctx.shape(4) if ctx.has(4) else None
+    total: Dim = key[2] if not ctx.has(4) else None
+    if past is not None and isinstance(past[2], int) and isinstance(key[2], int):
+        total = past[2] + key[2]
+    result = (query[0], query[1], query[2], value[3])
+    placed: list[Dim] = [None] * 4
+    for role_dim, position in enumerate(_order(ctx, "y_layout")):
+        placed[position] = result[role_dim]
+    return [
+        typed(ctx.dtype(0), tuple(placed)),
+        typed(ctx.dtype(0), (key[0], key[1], total, key[3])),
+        typed(ctx.dtype(0), (key[0], key[1], total, value[3])),
+        typed(ctx.dtype(0), (query[0], query[1], query[2], total)),
+    ][: len(ctx.node.outputs)]
+
+
+def _order(ctx: Context, name: str) -> tuple[int, ...]:
+    """Where batch, heads, rows and depth stand."""
+    layout = ctx.node.attrs.get(name, "BHSD")
+    if not isinstance(layout, str) or layout not in _LAYOUTS:
+        raise ModelError(f"{ctx.node.key} has the unknown layout {layout!r}")
+    return _LAYOUTS[layout]
+
+
 RULES: dict[str, Rule] = {
+    "lepton.Attention": _attention,
     "lepton.Conv": _conv,
     "lepton.QLinearConv": _qlinear_conv,
     "lepton.MatMul": _matmul,
