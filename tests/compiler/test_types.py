@@ -346,6 +346,10 @@ def test_loop_that_grows_its_state() -> None:
         Node("Einsum", ["x", "x"], ["y"], {"equation": "ab,bc->ad"}),
         Node("DequantizeLinear", ["q", "s5", ""], ["y"], {"axis": 1}),
         Node("DequantizeLinear", ["q", "s5", "z4"], ["y"], {"axis": 0}),
+        Node("Conv", ["x", "w", "s5b"], ["y"]),
+        Node("BatchNormalization", ["x", "s5", "s5", "s5", "s5"], ["y"]),
+        Node("InstanceNormalization", ["x", "s5", "s5"], ["y"]),
+        Node("Gemm", ["q2", "q2", "x"], ["y"], {"transB": 1}),
         Node("If", ["x"], ["y"]),
         Node("Loop", [], ["y"]),
         Node("Range", ["zero", "zero", "zero"], ["y"]),
@@ -356,7 +360,12 @@ def test_impossible_operands_are_refused(made: Node) -> None:
     with pytest.raises(ModelError, match=made.op):
         infer(
             [made],
-            {"x": (F, (2, 3, 4)), "w": (F, (5, 3, 3)), "q": (U8, (4, 6))},
+            {
+                "x": (F, (2, 3, 4)),
+                "w": (F, (5, 3, 3)),
+                "q": (U8, (4, 6)),
+                "q2": (F, (3, 4)),
+            },
             {
                 "bad": [5, 5],
                 "bad2": [-1, -1],
@@ -364,6 +373,7 @@ def test_impossible_operands_are_refused(made: Node) -> None:
                 "zero": 0,
                 "zeros": [0],
                 "s5": np.ones(5, np.float32),
+                "s5b": np.ones(4, np.float32),
                 "z4": np.zeros(4, np.uint8),
             },
         )

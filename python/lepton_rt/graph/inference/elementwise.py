@@ -59,8 +59,6 @@ _LIKE_FIRST = [
     "LRN",
     "LpNormalization",
     "MeanVarianceNormalization",
-    "InstanceNormalization",
-    "GroupNormalization",
     "RMSNormalization",
     "ScatterElements",
     "ScatterND",

@@ -57,7 +57,11 @@ def _gemm(ctx: Context) -> Outputs:
     b = b[::-1] if b and ctx.int_attr("transB") else b
     if a and b and isinstance(a[1], int) and isinstance(b[0], int) and a[1] != b[0]:
         raise ModelError(f"Gemm of shapes {list(a)} and {list(b)}")
-    return one(ctx.dtype(0, ctx.dtype(1)), (a[0] if a else None, b[1] if b else None))
+    out = (a[0] if a else None, b[1] if b else None)
+    addend = ctx.shape(2)
+    if addend is not None and len(broadcast(out, addend) or ()) > 2:
+        raise ModelError(f"Gemm adds a tensor of shape {list(addend)} to one of {list(out)}")
+    return one(ctx.dtype(0, ctx.dtype(1)), out)
 
 
 def _einsum(ctx: Context) -> Outputs:
@@ -84,9 +88,37 @@ def _einsum(ctx: Context) -> Outputs:
     return one(dtype, tuple(sizes[letter] for letter in right))
 
 
+def check_vector(ctx: Context, i: int, size: Dim) -> None:
+    """Input i, if given, must be a vector of `size` elements."""
+    shape = ctx.shape(i)
+    if shape is None:
+        return
+    wrong = isinstance(size, int) and len(shape) == 1 and isinstance(shape[0], int)
+    if len(shape) != 1 or (wrong and shape[0] != size):
+        raise ModelError(f"input {i} of shape {list(shape)} should be a vector of {size}")
+
+
+def _channels(ctx: Context) -> Dim:
+    shape = ctx.shape(0)
+    if shape is not None and len(shape) < 2:
+        raise ModelError(f"{ctx.node.op} of a tensor of rank {len(shape)}")
+    return None if shape is None else shape[1]
+
+
 def _batch_normalization(ctx: Context) -> Outputs:
+    shape = ctx.shape(0)
+    channels = 1 if shape is not None and len(shape) == 1 else _channels(ctx)
+    for i in range(1, 5):
+        check_vector(ctx, i, channels)
     x, mean = ctx.value(0), ctx.value(3)
     return [x, mean, mean]
+
+
+def _per_channel_normalization(ctx: Context) -> Outputs:
+    channels = _channels(ctx)
+    check_vector(ctx, 1, channels)
+    check_vector(ctx, 2, channels)
+    return [ctx.value(0)]
 
 
 def _layer_normalization(ctx: Context) -> Outputs:
@@ -160,6 +192,8 @@ RULES: dict[str, Rule] = {
     "Gemm": _gemm,
     "Einsum": _einsum,
     "BatchNormalization": _batch_normalization,
+    "InstanceNormalization": _per_channel_normalization,
+    "GroupNormalization": _per_channel_normalization,
     "LayerNormalization": _layer_normalization,
     "Attention": _attention,
     "NonMaxSuppression": _non_max_suppression,

@@ -111,7 +111,18 @@ def _check_channels(ctx: Context, channels: Dim, weights: tuple[Dim, ...] | None
         )
 
 
+def _check_bias(ctx: Context, i: int, dims: list[Dim] | None) -> None:
+    bias = ctx.shape(i)
+    if bias is None or dims is None:
+        return
+    both = len(bias) == 1 and isinstance(bias[0], int) and isinstance(dims[1], int)
+    if len(bias) != 1 or (both and bias[0] != dims[1]):
+        raise ModelError(f"a bias of shape {list(bias)} for {dims[1]} channels")
+
+
 def _conv(ctx: Context) -> Outputs:
+    if ctx.node.op == "Conv":
+        _check_bias(ctx, 2, conv_dims(ctx, 0, 1))
     return one(ctx.dtype(0), conv_dims(ctx, 0, 1))
 
 
@@ -159,6 +170,7 @@ def _grown(window: Window, i: int, size: Dim, extra: int) -> Dim:
 
 
 def _conv_transpose(ctx: Context) -> Outputs:
+    _check_bias(ctx, 2, conv_transpose_dims(ctx))
     return one(ctx.dtype(0), conv_transpose_dims(ctx))
 
 
