@@ -19,10 +19,12 @@ bool is_float(DType t) {
 // Integers that float32 holds exactly.
 bool is_short(DType t) { return lepton::size_of(t) <= 2 && !is_float(t); }
 
-// An absent `compute`: float64 when one is read, float32 when any other float is read or a float is
-// made of integers, else integers.
+// An absent `compute`: float64 when one is read, float32 when any other float is read or made, be it
+// between a Dequantize and a Quantize, else integers.
 Compute default_compute(const StepDesc& step) {
-  bool any_float = is_float(step.outputs[0]);
+  const std::string_view program = step.attrs->s("program");
+  bool any_float =
+      is_float(step.outputs[0]) || program.find("uantize") != std::string_view::npos;
   for (const TensorInfo& input : step.inputs) {
     if (input.dtype == DType::kF64) return Compute::kF64;
     any_float = any_float || is_float(input.dtype);

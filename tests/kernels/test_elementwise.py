@@ -393,6 +393,15 @@ def test_integer_literals(isa: str) -> None:
     np.testing.assert_array_equal(got, np.full(3, 2**64 - 1, np.uint64))
 
 
+def test_quantised_sum(isa: str, rng: np.random.Generator) -> None:
+    a, b = (rng.integers(0, 256, (3, 333)).astype(np.uint8) for _ in range(2))
+    text = "Dequantize r0 #0.02 #120;Dequantize r1 #0.03 #128;Add r2 r3;Quantize r4 #0.05 #10 #0 #255"
+    got = program(text, [a, b], "uint8", isa=isa)  # without a compute type: float32
+    f32 = np.float32
+    real = (a.astype(f32) - 120) * f32(0.02) + (b.astype(f32) - 128) * f32(0.03)
+    np.testing.assert_array_equal(got, np.clip(np.rint(real / f32(0.05)) + 10, 0, 255))
+
+
 def test_long_chain_and_reuse(isa: str, rng: np.random.Generator) -> None:
     """Registers are shared as values die; old values stay readable while they live."""
     x = rng.normal(0, 1, (3, 600)).astype(np.float32)

@@ -56,6 +56,20 @@ def test_quantize_per_axis(dtype: str, axis: int, isa: str, rng: np.random.Gener
     check_quantize(x, scale, zp, axis, dtype, isa, view)
 
 
+@pytest.mark.parametrize("scale", [0.037, 1.0, 3.3e-5, 1e-39, 1e-30, 1e30, 3e38, 0.1, 1 / 3])
+def test_near_ties(scale: float, isa: str, rng: np.random.Generator) -> None:
+    """A few ulp around every half-integer multiple of the scale, beside ordinary values."""
+    s = np.float32(scale)
+    with np.errstate(all="ignore"):
+        ties = ((np.arange(-70000, 70000, 7, dtype=np.float64) + 0.5) * s).astype(np.float32)
+        ordinary = (rng.normal(0, 300, 20000) * s).astype(np.float32)
+    near = np.concatenate([ties.view(np.int32) + d for d in range(-3, 4)]).view(np.float32)
+    x = np.concatenate([near, ordinary])
+    x = rng.permutation(x[np.isfinite(x)])
+    for dtype in ("uint8", "int16"):
+        check_quantize(x, np.asarray(s), np.asarray(5, dtype), 1, dtype, isa)
+
+
 def test_nan_is_the_low_end(isa: str) -> None:
     x = np.full(19, np.nan, np.float32)
     got = run_op("QuantizeLinear", [x, np.float32(1), np.int8(3)], outputs=("int8",), isa=isa)[0]
