@@ -41,7 +41,7 @@ bool machine_has(Isa isa) {
 #if defined(__x86_64__)
       // The flags its files are compiled with (cmake/LeptonIsa.cmake), all of them.
       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-             __builtin_cpu_supports("bmi2");
+             __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
 #else
       return false;
 #endif
