@@ -18,6 +18,7 @@ from .fold_constants import fold_constants
 from .fold_dequantize import fold_dequantize
 from .fuse_attention import fuse_attention
 from .fuse_batch_norm import fuse_batch_norm
+from .fuse_clamp import fuse_clamp
 from .fuse_elementwise import fuse_elementwise
 from .fuse_epilogue import fuse_epilogue
 from .fuse_residual import fuse_residual
@@ -47,6 +48,7 @@ PASSES: tuple[Pass, ...] = (
     fold_dequantize,
     fuse_epilogue,
     fuse_elementwise,
+    fuse_clamp,
     eliminate,
 )
 
