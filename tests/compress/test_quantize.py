@@ -219,6 +219,21 @@ def test_matrix_products_with_bias_run_on_integers() -> None:
     assert [step.dtypes for step in steps] == [("uint8",), ("uint8",), ("float32",)]
 
 
+def test_a_batch_norm_that_follows_no_layer() -> None:
+    b = Builder(14)
+    b.conv("x", "c1", 3, 4)
+    b.conv("x", "c2", 3, 4)
+    b.node("Concat", ["c1", "c2"], "cat", axis=1)
+    b.batch_norm("cat", "bn", 8)
+    b.node("Relu", ["bn"], "r")
+    b.conv("r", "y", 8, 2)
+    model = b.model({"x": ["n", 3, 8, 8]}, {"y": ["n", 2, 8, 8]})
+    graph = check_against_onnx_runtime(model, batches(shape=(2, 3, 8, 8)), 0.05)
+    exported = export_onnx(graph, opset=21)
+    names = [node.name for node in exported.graph.node]
+    assert len(set(names)) == len(names)
+
+
 def test_a_product_scaled_before_it_is_a_layer_too() -> None:
     b = Builder(13)
     b.node("MatMul", ["x", b.normal("w", 6, 4)], "m")

@@ -130,10 +130,26 @@ def _graph_proto(graph: Graph, top: bool = False) -> GraphProto:
             proto.initializer.append(embedded(name, constant))
     for node in graph.nodes:
         proto.node.append(node_proto(node))
+    _tell_apart(proto)
     for name, value in graph.outputs.items():
         proto.output.append(_value_info(name, value))
     _add_inner_values(proto, graph)
     return proto
+
+
+def _tell_apart(proto: GraphProto) -> None:
+    """Numbers the nodes that share a name; ONNX Runtime refuses them otherwise."""
+    taken = {node.name for node in proto.node}
+    seen: set[str] = set()
+    for node in proto.node:
+        if node.name in seen:
+            stem, serial = node.name, 1
+            while node.name in taken:
+                serial += 1
+                node.name = f"{stem}_{serial}"
+            taken.add(node.name)
+        if node.name:
+            seen.add(node.name)
 
 
 def _add_inner_values(proto: GraphProto, graph: Graph) -> None:
