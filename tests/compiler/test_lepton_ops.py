@@ -251,7 +251,7 @@ def test_elementwise_quantisation() -> None:
     x = np.random.default_rng(2).integers(-128, 128, (4, 5), np.int8)
     program = ["Dequantize r0 #0.1 #3", "Relu r1", "Quantize r2 #0.05 #-128 #-128 #127"]
     real = np.maximum((x.astype(F) - 3) * F(0.1), 0)
-    got = run("Elementwise", [x], np.int8, program=program, compute="f32")
+    got = run("Elementwise", [x], np.int8, program=program)
     np.testing.assert_array_equal(got, quantized(real, 0.05, -128, np.int8))
 
 

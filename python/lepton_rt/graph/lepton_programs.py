@@ -17,6 +17,7 @@ _COMPUTE: dict[str, np.dtype[Any]] = {
     "f64": np.dtype(np.float64),
     "i64": np.dtype(np.int64),
 }
+_FLOATS = {"float32", "float16", "bfloat16"}
 _BOOL = np.dtype(np.bool_)
 _LOGICAL = {"And", "Or", "Xor", "Not"}
 _COMPARE = {"Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "IsNaN", "IsInf"}
@@ -113,12 +114,14 @@ def _compute(body: Body) -> np.dtype[Any]:
         if not isinstance(stated, str) or stated not in _COMPUTE:
             raise ModelError(f"{body.node.key} computes in the unknown type {stated!r}")
         return _COMPUTE[stated]
+    # As the kernel decides: the widest float read or made, be it between Dequantize and Quantize.
     names = {body.dtype(name).name for name in body.node.inputs}
-    if "float64" in names:
-        return _COMPUTE["f64"]
     made = body.graph.value(body.node.outputs[0])
     names.add(made.dtype.name if made is not None else "")
-    return _COMPUTE["f32" if names & {"float32", "float16", "bfloat16"} else "i64"]
+    if "float64" in names:
+        return _COMPUTE["f64"]
+    quantizes = "uantize" in str(body.node.attrs.get("program"))
+    return _COMPUTE["f32" if quantizes or names & _FLOATS else "i64"]
 
 
 def expand_elementwise(body: Body) -> list[Node]:
