@@ -87,7 +87,7 @@ class _Writer:
     def _read(self, source: Node, index: int, name: str, unit: Unit | None) -> str:
         """What operand `index` of a node becomes."""
         if unit is not None and source is unit.head:
-            if index == 0 or source.op in BETWEEN_ALL:
+            if name in unit.data and (index == 0 or source.op in BETWEEN_ALL):
                 constant = name in self.source.constants
                 return self._quantized_constant(name) if constant else self._twins[name]
         elif unit is not None and source.op == "Add" and unit.head.op == "MatMul":

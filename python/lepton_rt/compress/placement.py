@@ -17,7 +17,7 @@ from lepton_rt.graph.ir import Graph, Node
 
 LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 BETWEEN_ALL = {"Add", "Sub", "Mul", "Div", "Concat", "Sum", "Max", "Min"}
-"""Operators between layers all of whose inputs are quantised."""
+"""Operators between layers all of whose computed inputs are quantised; constants stay float."""
 BETWEEN = {
     *("AveragePool", "GlobalAveragePool", "ReduceMean"),
     *("Relu", "Clip", "LeakyRelu", "Elu", "Selu", "Celu", "Sigmoid", "HardSigmoid"),
@@ -30,7 +30,8 @@ SAME_RANGE = {
     *("Tile", "Pad", "Resize"),
 }
 """Operators that hand on values of their first input; outputs reuse its scale and zero point."""
-_TAIL_HEADS = LAYERS | {"Add", "Sub", "Mul"}
+_AFFINE = {"Add", "Sub", "Mul", "Div"}
+_TAIL_HEADS = LAYERS | _AFFINE
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Unit:
 
     nodes: list[Node]
     data: list[str]
-    """Tensors that are quantised when the unit runs on integers; constants too."""
+    """Tensors that are quantised when the unit runs on integers."""
     inside: bool = False
 
     @property
@@ -109,19 +110,30 @@ def _units(graph: Graph, excluded: set[int]) -> list[Unit]:
 
 
 def _extend(graph: Graph, unit: Unit, consumers: dict[str, list[Node]], excluded: set[int]) -> None:
-    """Appends the bias addition and the activation that alone read the unit's output."""
-    for tail in ("bias", "activation"):
+    """Appends what alone reads the unit's output: a bias addition, constants, an activation."""
+    while True:
         output = unit.nodes[-1].outputs[0]
         readers = consumers.get(output, [])
         if len(readers) != 1 or output in graph.outputs or id(readers[0]) in excluded:
             return
         reader = readers[0]
-        if tail == "bias":
-            fits = unit.head.op == "MatMul" and is_bias_add(graph, reader, output)
-        else:
-            fits = not reader.domain and (reader.op == "Relu" or _constant_clip(graph, reader))
-        if fits:
+        first = len(unit.nodes) == 1
+        if not reader.domain and (reader.op == "Relu" or _constant_clip(graph, reader)):
             unit.nodes.append(reader)
+            return
+        is_bias = first and unit.head.op == "MatMul" and is_bias_add(graph, reader, output)
+        if not is_bias and not (_is_affine(graph, unit.head) and _is_affine(graph, reader)):
+            return
+        unit.nodes.append(reader)
+
+
+def _is_affine(graph: Graph, node: Node) -> bool:
+    """A sum or product with a constant: what a batch norm without a layer before it becomes."""
+    return (
+        not node.domain
+        and node.op in _AFFINE
+        and sum(name in graph.constants for name in node.inputs) == 1
+    )
 
 
 def _data_inputs(graph: Graph, node: Node) -> list[str] | None:
@@ -130,8 +142,10 @@ def _data_inputs(graph: Graph, node: Node) -> list[str] | None:
         return None
     if node.op in LAYERS:
         data = [node.inputs[0]] if _is_layer(graph, node) else None
-    elif node.op in BETWEEN_ALL:
+    elif node.op == "Concat":
         data = list(node.inputs)
+    elif node.op in BETWEEN_ALL:
+        data = [name for name in node.inputs if name not in graph.constants] or None
     elif node.op in BETWEEN:
         fits = node.op != "Clip" or _constant_clip(graph, node)
         data = [node.inputs[0]] if fits else None
