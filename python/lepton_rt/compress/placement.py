@@ -27,7 +27,7 @@ BETWEEN = {
 SAME_RANGE = {
     *("MaxPool", "GlobalMaxPool", "ReduceMax", "Reshape", "Flatten", "Transpose", "Slice", "Split"),
     *("Squeeze", "Unsqueeze", "Identity", "Dropout", "DepthToSpace", "SpaceToDepth", "Expand"),
-    *("Tile", "Pad", "Resize"),
+    *("Tile", "Pad", "Resize", "Gather"),
 }
 """Operators that hand on values of their first input; outputs reuse its scale and zero point."""
 _AFFINE = {"Add", "Sub", "Mul", "Div"}

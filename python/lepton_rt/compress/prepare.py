@@ -7,14 +7,15 @@ from lepton_rt.graph.types import infer_types
 from lepton_rt.passes.eliminate import eliminate
 from lepton_rt.passes.fold_constants import fold_constants
 from lepton_rt.passes.fuse_batch_norm import fuse_batch_norm
+from lepton_rt.passes.recognise_shuffle import recognise_shuffle
 
 
 def prepare(graph: Graph) -> Graph:
-    """Folds constants and batch norms, drops what does nothing; only ONNX operators remain.
+    """Folds constants, batch norms and channel shuffles; only ONNX operators remain.
 
     Tensors that are still computed keep their names.
     """
-    plain = eliminate(fold_constants(infer_types(graph)))
+    plain = recognise_shuffle(eliminate(fold_constants(infer_types(graph))))
     return _without_fused_bias(graph, fuse_batch_norm(plain))
 
 
