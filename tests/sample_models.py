@@ -75,8 +75,12 @@ def tame_softmax(model: onnx.ModelProto, logits: Array) -> None:
     Deep random networks otherwise end in a one-hot softmax, which hides every error.
     """
     last = [n for n in model.graph.node if n.op_type in ("Gemm", "Conv")][-1]
+    operands = set(last.input[1:])
+    for node in model.graph.node:  # one network reshapes its weights
+        if node.op_type == "Reshape" and node.output[0] in operands:
+            operands.add(node.input[0])
     for init in model.graph.initializer:
-        if init.name in last.input:
+        if init.name in operands:
             scaled = numpy_helper.to_array(init) / np.float32(np.std(logits))
             init.CopyFrom(numpy_helper.from_array(scaled, init.name))
 
