@@ -140,6 +140,30 @@ class PyExecutor {
     return bytes;
   }
 
+  // Shapes of the outputs for these input shapes; None where they depend on data.
+  py::list output_shapes(const std::vector<std::vector<int64_t>>& dims) {
+    std::vector<Shape> shapes;
+    for (const auto& d : dims)
+      shapes.push_back(Shape::of(d.data(), std::min<int>(d.size(), kMaxRank)));
+    std::unique_ptr<Context> context;
+    Status status;
+    {
+      py::gil_scoped_release release;
+      status = executor_->acquire(shapes, &context);
+    }
+    raise_if_error(status);
+    py::list found;
+    for (size_t i = 0; i < executor_->plan().outputs.size(); ++i) {
+      const Shape* shape = context->output_shape(static_cast<int>(i));
+      if (shape == nullptr)
+        found.append(py::none());
+      else
+        found.append(py::tuple(py::cast(std::vector<int64_t>(shape->begin(), shape->end()))));
+    }
+    executor_->release(std::move(context));
+    return found;
+  }
+
   int threads() const { return executor_->threads(); }
 
  private:
@@ -304,6 +328,8 @@ void register_executor(py::module_& m) {
            "Runs once: C-contiguous arrays in plan order in, a list of arrays out.")
       .def("bind", &PyExecutor::bind, py::arg("shapes"),
            "Binds to input shapes without running; returns the bytes of working memory.")
+      .def("output_shapes", &PyExecutor::output_shapes, py::arg("shapes"),
+           "Shapes of the outputs for these input shapes; None where they depend on data.")
       .def_property_readonly("threads", &PyExecutor::threads);
   m.def("rejected_steps", &rejected_steps, py::arg("meta"), py::arg("blobs"),
         "(index, reason) of every step that has no native kernel.");

@@ -1,4 +1,5 @@
-// Concat and Split: one strided copy per piece.
+// Concat and Split: one strided copy per piece. A first piece that the caller keeps where the result
+// begins (a cache that grows) is there already.
 #include "ops/movement.h"
 
 namespace lepton {
@@ -38,8 +39,9 @@ class ConcatOp final : public Op {
       copies.push_back(copy);
       offset += run;
     }
-    context.set_run([copies = std::move(copies)](const RunArgs& args) -> Status {
-      for (size_t i = 0; i < copies.size(); ++i)
+    const bool in_front = outer == 1;
+    context.set_run([copies = std::move(copies), in_front](const RunArgs& args) -> Status {
+      for (size_t i = in_front && args.in[0] == args.out[0] ? 1 : 0; i < copies.size(); ++i)
         copies[i].run(args.in[i], args.out[0], args.parallel);
       return {};
     });

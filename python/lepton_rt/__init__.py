@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from lepton_rt.compress.compare import Comparison, compare
     from lepton_rt.compress.quantize import QuantizedModel, quantize
     from lepton_rt.explanation import Explanation
+    from lepton_rt.generation import generate
     from lepton_rt.graph.lepton_io import load_lepton, save_lepton
     from lepton_rt.graph.onnx_io import export_onnx, import_onnx, save_onnx
     from lepton_rt.session import Outputs, Session, TensorSpec
+    from lepton_rt.state import State
     from lepton_rt.zoo import Model, load_model, preprocess_image
 
 __version__ = "0.1.0"
@@ -27,9 +29,11 @@ _LAZY = {
     "Outputs": "lepton_rt.session",
     "QuantizedModel": "lepton_rt.compress.quantize",
     "Session": "lepton_rt.session",
+    "State": "lepton_rt.state",
     "TensorSpec": "lepton_rt.session",
     "compare": "lepton_rt.compress.compare",
     "export_onnx": "lepton_rt.graph.onnx_io",
+    "generate": "lepton_rt.generation",
     "import_onnx": "lepton_rt.graph.onnx_io",
     "load_lepton": "lepton_rt.graph.lepton_io",
     "load_model": "lepton_rt.zoo",
@@ -49,11 +53,13 @@ __all__ = [
     "Outputs",
     "QuantizedModel",
     "Session",
+    "State",
     "TensorSpec",
     "UnsupportedError",
     "__version__",
     "compare",
     "export_onnx",
+    "generate",
     "import_onnx",
     "load_lepton",
     "load_model",

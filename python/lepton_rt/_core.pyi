@@ -16,6 +16,8 @@ class Executor:
     ) -> None: ...
     def bind(self, shapes: Sequence[Sequence[int]]) -> int:
         """Binds to input shapes without running; returns the bytes of working memory."""
+    def output_shapes(self, shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...] | None]:
+        """Shapes of the outputs for these input shapes; None where they depend on data."""
     def run(self, inputs: list[Array], outputs: Any = None) -> list[Array]:
         """Runs once: C-contiguous arrays in plan order in, a list of arrays out."""
     @property

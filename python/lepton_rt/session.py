@@ -17,6 +17,7 @@ from lepton_rt.explanation import Explanation
 from lepton_rt.graph.ir import Array, Dim, Graph, Value
 from lepton_rt.host import HostRunner, warn_about
 from lepton_rt.lower import lower
+from lepton_rt.state import State, checked_pairs, from_front, to_front
 
 if TYPE_CHECKING:
     import onnx
@@ -131,8 +132,12 @@ class Session:
         isa: compile for this instruction set instead of the machine's best (see
             ``LEPTON_MAX_ISA``).
         optimise: False keeps every node a step of its own: slow, for debugging and comparing.
+        state: inputs that continue outputs of the run before, by name ({"past": "present"});
+            default: those whose names say so (``past_key_values.0.key``, ``present.0.key``).
+            See `new_state`.
 
     Raises:
+        InputError: an argument is out of its range, or state names no tensor of the model.
         ModelError: the model is malformed.
         UnsupportedError: it uses something this version cannot run.
     """
@@ -144,6 +149,7 @@ class Session:
         threads: int | None = None,
         isa: str | None = None,
         optimise: bool = True,
+        state: Mapping[str, str] | None = None,
     ) -> None:
         from lepton_rt.passes import legalise
         from lepton_rt.passes import optimise as optimise_graph
@@ -156,7 +162,9 @@ class Session:
             raise InputError(f"isa {isa!r} cannot be used here; usable: {', '.join(isas)}")
         with as_model_error("the model cannot be compiled"):
             self._graph = load_graph(model)
-            compiled = optimise_graph(self._graph) if optimise else legalise(self._graph)
+            self._state_pairs = checked_pairs(self._graph, state)
+            stateful, self._state_axes = _grown(self._graph, self._state_pairs)
+            compiled = optimise_graph(stateful) if optimise else legalise(stateful)
             lowered = lower(compiled, isa or best)
         warn_about(lowered.host)
         self._plan = lowered.plan
@@ -184,7 +192,20 @@ class Session:
     def threads(self) -> int:
         return int(self._executor.threads)
 
-    def run(self, *inputs: Any, out: Any = None) -> Any:
+    @property
+    def state(self) -> dict[str, str]:
+        """Inputs that `new_state` keeps between runs, with the outputs that continue them."""
+        return dict(self._state_pairs)
+
+    def new_state(self) -> State:
+        """An empty state: run(…, state=it) feeds the model's cache inputs from the run before.
+
+        Caches that grow (key/value caches) live in buffers with room to spare; one more token
+        writes one more row.
+        """
+        return State(self._inputs, self._state_pairs, self._state_axes)
+
+    def run(self, *inputs: Any, out: Any = None, state: State | None = None) -> Any:
         """Runs the model once.
 
         Args:
@@ -195,6 +216,8 @@ class Session:
                 survives the conversion (floats may be rounded).
             out: where to put the results: an array, or a list or dict of arrays (None = make one),
                 C-contiguous, of the results' dtypes and shapes.
+            state: feeds and keeps the inputs and outputs that `Session.state` names; the other
+                inputs are given and the other outputs returned. Not together with out.
 
         Returns:
             The output, or `Outputs` when the model has several; torch tensors when any input was
@@ -203,9 +226,11 @@ class Session:
         Raises:
             InputError: an input is missing, unknown, or of the wrong dtype or shape.
         """
-        values = self._by_position(inputs)
+        if state is not None:
+            return self._run_state(inputs, out, state)
+        values = self._by_position(inputs, self._inputs)
         arrays = [_as_array(spec, value) for spec, value in zip(self._inputs, values)]
-        results = self._executor.run(arrays, self._out_list(out))
+        results = self._run_arrays(arrays, self._out_list(out))
         if any(_is_torch(value) for value in values):
             results = [_to_torch(array) for array in results]
         if len(results) == 1:
@@ -213,6 +238,41 @@ class Session:
         return Outputs({spec.name: r for spec, r in zip(self._outputs, results)})
 
     __call__ = run
+
+    def _run_arrays(self, arrays: list[Array], out: list[Any] | None) -> list[Array]:
+        """One run with caches as the model's inputs and outputs have them."""
+        if not self._state_axes:
+            return list(self._executor.run(arrays, out))
+        presents = {self._state_pairs[past]: axis for past, axis in self._state_axes.items()}
+        for i, spec in enumerate(self._inputs):
+            if spec.name in self._state_axes:
+                moved = to_front(arrays[i], self._state_axes[spec.name])
+                arrays[i] = np.ascontiguousarray(moved)
+        axes = [presents.get(spec.name) for spec in self._outputs]
+        plain = None if out is None else [o if a is None else None for o, a in zip(out, axes)]
+        results = list(self._executor.run(arrays, plain))
+        for i, axis in enumerate(axes):
+            if axis is None:
+                continue
+            results[i] = from_front(results[i], axis)
+            if out is not None and out[i] is not None:
+                results[i] = _copied_to(out[i], results[i], self._outputs[i].name)
+        return results
+
+    def _run_state(self, inputs: tuple[Any, ...], out: Any, state: State) -> Any:
+        if out is not None:
+            raise InputError("run takes either out or state")
+        specs = [spec for spec in self._inputs if spec.name not in self._state_pairs]
+        values = self._by_position(inputs, specs)
+        given = {spec.name: _as_array(spec, value) for spec, value in zip(specs, values)}
+        names = [spec.name for spec in self._outputs]
+        executor = self._executor
+        results = state.run(given, executor.run, executor.output_shapes, names)
+        kept = set(self._state_pairs.values())
+        if any(_is_torch(value) for value in values):
+            results = [r if n in kept else _to_torch(r) for n, r in zip(names, results)]
+        named = {name: r for name, r in zip(names, results) if name not in kept}
+        return next(iter(named.values())) if len(named) == 1 else Outputs(named)
 
     def explain(self) -> Explanation:
         """Which kernel every step uses, and why."""
@@ -227,8 +287,8 @@ class Session:
         """
         save_graph(self._graph, path)
 
-    def _by_position(self, inputs: tuple[Any, ...]) -> list[Any]:
-        names = [spec.name for spec in self._inputs]
+    def _by_position(self, inputs: tuple[Any, ...], specs: Sequence[TensorSpec]) -> list[Any]:
+        names = [spec.name for spec in specs]
         if len(inputs) == 1 and isinstance(inputs[0], Mapping):
             given = inputs[0]
             unknown = [str(name) for name in given if name not in names]
@@ -257,6 +317,25 @@ class Session:
         if len(listed) != len(names):
             raise InputError(f"the model has {len(names)} outputs, out has {len(listed)}")
         return listed
+
+
+def _grown(graph: Graph, pairs: Mapping[str, str]) -> tuple[Graph, dict[str, int]]:
+    if not pairs:
+        return graph, {}
+    from lepton_rt.graph.types import infer_types
+    from lepton_rt.passes.grow_in_place import grow_in_place
+
+    return grow_in_place(infer_types(graph), pairs)
+
+
+def _copied_to(target: Any, result: Array, name: str) -> Array:
+    fits = isinstance(target, np.ndarray) and target.dtype == result.dtype
+    if not fits or target.shape != result.shape:
+        raise InputError(
+            f'out for "{name}" must be an array of {result.dtype} of shape {list(result.shape)}'
+        )
+    target[...] = result
+    return np.asarray(target)
 
 
 def save_graph(graph: Graph, path: str | os.PathLike[str], opset: int = 21) -> None:

@@ -14,14 +14,15 @@ from .eliminate import eliminate
 
 __all__ = ["fuse_attention"]
 
-_HEADS_FIRST = [0, 2, 1, 3]
+_LAYOUTS: dict[tuple[int, ...], str] = {(0, 2, 1, 3): "BSHD", (1, 2, 0, 3): "SBHD"}
+"""Permutation to batch, heads, rows, depth → layout of what is permuted."""
 
 
 def fuse_attention(graph: Graph) -> Graph:
-    """Makes `lepton.Attention` of every 4-D float32 `Attention`."""
+    """Makes `lepton.Attention` of 4-D float32 `Attention`, with as much around it as it can do."""
     editor = Editor(graph)
     for node in editor.nodes():
-        if node.key == "Attention" and _is_plain(editor, node):
+        if node.key in ("Attention", "lepton.Attention") and _is_plain(editor, node):
             _grouped_heads(editor, node)
             _smaller_mask(editor, node)
             _layouts(editor, node)
@@ -107,14 +108,15 @@ def _layouts(editor: Editor, node: Node) -> None:
     turned: list[Node] = []
     for index, role in enumerate("qkv"):
         turn = editor.producer(operands[index])
-        if turn is not None and _swaps_heads(turn):
+        layout = _layout_before(turn)
+        if turn is not None and layout and attrs.get(f"{role}_layout", "BHSD") == "BHSD":
             operands[index] = turn.inputs[0]
-            attrs[f"{role}_layout"] = "BSHD"
+            attrs[f"{role}_layout"] = layout
             turned.append(turn)
     outputs, replaced = list(node.outputs), [node]
     after = editor.only_reader(outputs[0])
-    attrs["y_layout"] = "BHSD"
-    if after is not None and _swaps_heads(after):
+    attrs.setdefault("y_layout", "BHSD")
+    if after is not None and attrs["y_layout"] == "BHSD" and _layout_before(after) == "BSHD":
         outputs[0] = after.outputs[0]
         attrs["y_layout"] = "BSHD"
         replaced.append(after)
@@ -124,5 +126,8 @@ def _layouts(editor: Editor, node: Node) -> None:
     editor.drop_unread(*turned)
 
 
-def _swaps_heads(node: Node) -> bool:
-    return node.key == "Transpose" and ints_attr(node, "perm", []) == _HEADS_FIRST
+def _layout_before(node: Node | None) -> str | None:
+    """Layout of what a Transpose turns into batch, heads, rows, depth."""
+    if node is None or node.key != "Transpose":
+        return None
+    return _LAYOUTS.get(tuple(ints_attr(node, "perm", [])))
