@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lepton_rt.lower import Rule
 
-from . import conv, elementwise, matmul, movement, pool
+from . import conv, elementwise, matmul, movement, pool, rnn
 
 __all__ = ["RULES"]
 
@@ -14,5 +14,6 @@ RULES: dict[str, Rule] = {
     **matmul.RULES,
     **movement.RULES,
     **pool.RULES,
+    **rnn.RULES,
 }
 """Node key ("Conv", "lepton.QLinearConv") → rule."""

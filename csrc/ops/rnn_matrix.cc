@@ -1,0 +1,254 @@
+#include "ops/rnn_matrix.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "ops/gemm_driver.h"
+#include "ops/requantize.h"
+
+namespace lepton {
+namespace {
+
+struct QuantizeRowInfo {
+  const char* name;
+  Isa isa;
+  QuantizeRowKernel run;
+};
+const QuantizeRowInfo kQuantizeRow[] = {
+#define LEPTON_QUANTIZE_ROW(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
+#include "ops/quantize_rows_kernels.inc"
+#undef LEPTON_QUANTIZE_ROW
+};
+constexpr KernelList<QuantizeRowInfo> kQuantizeRows = {
+    kQuantizeRow, sizeof kQuantizeRow / sizeof kQuantizeRow[0]};
+
+// Rows that one thread quantises at a time.
+constexpr size_t kRowsPerChunk = 16;
+
+// Entry of one per tensor, one per direction or one per column of every direction.
+size_t entry_of(size_t entries, const RnnMatrixShape& shape, size_t direction, size_t column) {
+  if (entries == shape.directions * shape.columns) return direction * shape.columns + column;
+  return entries == shape.directions ? direction : 0;
+}
+
+}  // namespace
+
+Status RnnMatrix::init(const StepDesc& step, int weights, int scale, int zero_point) {
+  name_ = step.name;
+  weights_ = weights;
+  integer_ = scale >= 0;
+  packed_ = step.attrs->i("packed") != 0;
+  arithmetic_ = RnnArithmetic(step.isa);
+  const TensorInfo& w = step.inputs[static_cast<size_t>(weights)];
+  if (packed_ && (!w.constant || w.dtype != DType::kU8))
+    return invalid_model(name_ + ": packed weights are not a constant");
+  if (!integer_) {
+    if (!packed_ && w.dtype != DType::kF32)
+      return unsupported(name_ + ": weights of " + name_of(w.dtype));
+    f32_ = step.kernel.empty() ? gemm_f32_kernels().best(step.isa)
+                               : gemm_f32_kernels().find(step.kernel);
+    epilogue_f32_ = best_epilogue_f32(step.isa);
+    if (f32_ == nullptr) return invalid_model(name_ + ": its kernel does not run here");
+    return {};
+  }
+  scale_ = scale;
+  signed_ = w.dtype == DType::kS8;
+  if (!is_8_bit(w.dtype)) return unsupported(name_ + ": weights of " + name_of(w.dtype));
+  if (!step.has_input(static_cast<size_t>(scale)) ||
+      step.inputs[static_cast<size_t>(scale)].dtype != DType::kF32)
+    return invalid_model(name_ + ": the scale of its weights is not float32");
+  if (step.has_input(static_cast<size_t>(zero_point))) {
+    zero_point_ = zero_point;
+    if (packed_ || step.inputs[static_cast<size_t>(zero_point)].dtype != w.dtype)
+      return invalid_model(name_ + ": the zero point does not fit the weights");
+  }
+  s8_ =
+      step.kernel.empty() ? gemm_s8_kernels().best(step.isa) : gemm_s8_kernels().find(step.kernel);
+  if (s8_ == nullptr) return invalid_model(name_ + ": its kernel does not run here");
+  epilogue_s8_ = best_epilogue_s8(EpilogueS8Kind::kF32, step.isa);
+  quantize_ = kQuantizeRows.best(step.isa)->run;
+  return {};
+}
+
+size_t RnnMatrix::mr() const { return static_cast<size_t>(integer_ ? s8_->mr : f32_->mr); }
+
+Status RnnMatrix::count_entries(BindContext& context, int operand, const RnnMatrixShape& shape,
+                                const char* what, size_t* entries) const {
+  const Shape& given = context.input(operand).shape;
+  *entries = static_cast<size_t>(given.elements());
+  if (*entries == 1 || *entries == shape.directions || *entries == shape.directions * shape.columns)
+    return {};
+  return invalid_input(name_ + ": " + what + " " + given.str() +
+                       " holds neither one entry, nor one per direction or column");
+}
+
+Status RnnMatrix::bind(BindContext& context, const RnnMatrixShape& shape,
+                       BoundRnnMatrix* bound) const {
+  bound->shape = shape;
+  bound->piece_bytes[1] = 0;
+  for (int piece = 0; piece < shape.pieces(); ++piece) {
+    const int64_t k = static_cast<int64_t>(shape.k), n = static_cast<int64_t>(shape.size(piece));
+    size_t* const bytes = &bound->piece_bytes[piece];
+    LEPTON_RETURN_IF_ERROR(integer_ ? gemm_packed_size(*s8_, k, n, bytes)
+                                    : gemm_packed_size(*f32_, k, n, bytes));
+  }
+  bound->direction_bytes = bound->piece_bytes[0] + bound->piece_bytes[1];
+  const size_t all = bound->direction_bytes * shape.directions;
+  bound->scratch_bytes = packed_ ? 0 : all;
+  if (integer_)
+    bound->scratch_bytes += round_up(shape.directions * shape.columns * sizeof(float), kCacheLine);
+  const Shape& given = context.input(weights_).shape;
+  if (packed_ && static_cast<size_t>(given.elements()) != all)
+    return invalid_model(name_ + ": packed weights hold " + std::to_string(given.elements()) +
+                         " bytes instead of " + std::to_string(all));
+  if (integer_)
+    LEPTON_RETURN_IF_ERROR(count_entries(context, scale_, shape, "scale", &bound->scale_entries));
+  if (zero_point_ < 0) return {};
+  return count_entries(context, zero_point_, shape, "zero point", &bound->zero_point_entries);
+}
+
+void RnnMatrix::pack(const BoundRnnMatrix& bound, const RunArgs& args, size_t direction, int piece,
+                     std::byte* to) const {
+  const RnnMatrixShape& shape = bound.shape;
+  const size_t first = (direction * shape.columns + shape.begin(piece)) * shape.k;
+  if (!integer_) {
+    PackGemmF32 pack = {};
+    pack.k = shape.k;
+    pack.n = shape.size(piece);
+    pack.b = args.input<float>(weights_) + first;
+    pack.row_stride = 1;
+    pack.column_stride = shape.k;
+    pack.packed = reinterpret_cast<float*>(to);
+    pack_gemm_f32(*f32_, pack, 0, gemm_panels(*f32_, pack.n));
+    return;
+  }
+  PackGemmS8 pack = {};
+  pack.k = shape.k;
+  pack.n = shape.size(piece);
+  pack.b = args.input<uint8_t>(weights_) + first;
+  pack.b_signed = signed_;
+  pack.row_stride = 1;
+  pack.column_stride = shape.k;
+  pack.packed = reinterpret_cast<int16_t*>(to);
+  if (zero_point_ >= 0) {
+    const size_t entries = bound.zero_point_entries, column = shape.begin(piece);
+    pack.zero_points =
+        args.input<uint8_t>(zero_point_) + entry_of(entries, shape, direction, column);
+    pack.zero_point_stride = entries == shape.directions * shape.columns ? 1 : 0;
+  }
+  pack_gemm_s8(*s8_, pack, 0, gemm_panels(*s8_, pack.n));
+}
+
+RnnMatrixRun RnnMatrix::prepare(const BoundRnnMatrix& bound, const RunArgs& args,
+                                std::byte* scratch) const {
+  const RnnMatrixShape& shape = bound.shape;
+  RnnMatrixRun run = {static_cast<const std::byte*>(args.in[weights_]), nullptr};
+  std::byte* to = scratch;
+  if (!packed_) {
+    run.packed = scratch;
+    for (size_t d = 0; d < shape.directions; ++d)
+      for (int piece = 0; piece < shape.pieces(); to += bound.piece_bytes[piece++])
+        pack(bound, args, d, piece, to);
+  }
+  if (!integer_) return run;
+  float* const scale = reinterpret_cast<float*>(to);
+  for (size_t d = 0; d < shape.directions; ++d)
+    for (size_t j = 0; j < shape.columns; ++j)
+      scale[d * shape.columns + j] =
+          args.input<float>(scale_)[entry_of(bound.scale_entries, shape, d, j)];
+  run.scale = scale;
+  return run;
+}
+
+size_t RnnMatrix::product_scratch(size_t m, size_t k) const {
+  if (!integer_) return 0;
+  return round_up(m * sizeof(float), kCacheLine) +
+         round_up(m * gemm_k_padded(*s8_, k) * sizeof(int16_t), kCacheLine);
+}
+
+void RnnMatrix::multiply(const BoundRnnMatrix& bound, const RnnMatrixRun& run,
+                         const RnnProduct& product, Parallel parallel) const {
+  const std::byte* const packed = run.packed + product.direction * bound.direction_bytes +
+                                  (product.piece == 0 ? 0 : bound.piece_bytes[0]);
+  if (!integer_) return multiply_f32(bound, packed, product, parallel);
+  const size_t column = product.direction * bound.shape.columns + bound.shape.begin(product.piece);
+  multiply_s8(bound, packed, run.scale + column, product, parallel);
+}
+
+void RnnMatrix::multiply_f32(const BoundRnnMatrix& bound, const std::byte* packed,
+                             const RnnProduct& product, Parallel parallel) const {
+  GemmF32Plan plan = {};
+  plan.kernel = f32_;
+  plan.epilogue = epilogue_f32_;
+  plan.k = bound.shape.k;
+  plan.n = bound.shape.size(product.piece);
+  plan.packed = reinterpret_cast<const float*>(packed);
+  plan.bias = product.bias;
+  plan.min = -std::numeric_limits<float>::infinity();
+  plan.max = std::numeric_limits<float>::infinity();
+  const GemmGrid grid = gemm_grid(product.m, gemm_panels(*f32_, plan.n), f32_->mr,
+                                  plan.k * sizeof(float), parallel.threads());
+  parallel.loop(grid.chunks(), [&](int64_t i, int) {
+    const GemmChunk chunk = grid.chunk(i);
+    GemmF32Block block = {};
+    block.m = chunk.rows;
+    block.rows = product.rows + chunk.row * product.row_stride;
+    block.row_stride = product.row_stride;
+    block.first = chunk.first;
+    block.last = chunk.last;
+    if (product.residual != nullptr)
+      block.residual = product.residual + chunk.row * product.residual_stride;
+    block.residual_stride = product.residual_stride;
+    block.dst = product.dst + chunk.row * product.dst_stride;
+    block.dst_stride = product.dst_stride;
+    gemm_f32_block(plan, block);
+  });
+}
+
+void RnnMatrix::multiply_s8(const BoundRnnMatrix& bound, const std::byte* packed,
+                            const float* scale, const RnnProduct& product,
+                            Parallel parallel) const {
+  GemmS8Plan plan = {};
+  plan.kernel = s8_;
+  plan.epilogue = epilogue_s8_;
+  plan.k = bound.shape.k;
+  plan.n = bound.shape.size(product.piece);
+  plan.packed = reinterpret_cast<const int16_t*>(packed);
+  plan.scale = scale;
+  plan.min = -std::numeric_limits<float>::infinity();
+  plan.max = std::numeric_limits<float>::infinity();
+  plan.dst_size = sizeof(float);
+  const size_t k = gemm_k_padded(*s8_, plan.k), nr = static_cast<size_t>(s8_->nr);
+  float* const row_scale = reinterpret_cast<float*>(product.scratch);
+  int16_t* const rows =
+      reinterpret_cast<int16_t*>(product.scratch + round_up(product.m * sizeof(float), kCacheLine));
+  parallel.loop(static_cast<int64_t>(ceil_div(product.m, kRowsPerChunk)), [&](int64_t c, int) {
+    const size_t first = static_cast<size_t>(c) * kRowsPerChunk;
+    for (size_t i = first; i < std::min(first + kRowsPerChunk, product.m); ++i)
+      row_scale[i] = quantize_(product.rows + i * product.row_stride, plan.k, k, rows + i * k);
+  });
+  const GemmGrid grid = gemm_grid(product.m, gemm_panels(*s8_, plan.n), s8_->mr,
+                                  k * sizeof(int16_t), parallel.threads());
+  parallel.loop(grid.chunks(), [&](int64_t c, int) {
+    const GemmChunk chunk = grid.chunk(c);
+    GemmS8Block block = {};
+    block.m = chunk.rows;
+    block.rows = rows + chunk.row * k;
+    block.row_stride = k;
+    block.first = chunk.first;
+    block.last = chunk.last;
+    block.dst = product.dst + chunk.row * product.dst_stride;
+    block.dst_stride = product.dst_stride;
+    gemm_s8_block(plan, block);
+    const size_t j = chunk.first * nr, n = std::min(chunk.last * nr, plan.n) - j;
+    for (size_t i = chunk.row; i < chunk.row + chunk.rows; ++i) {
+      float* const y = product.dst + i * product.dst_stride + j;
+      arithmetic_.scale(row_scale[i], y, n);
+      if (product.bias != nullptr) arithmetic_.add(y, product.bias + j, y, n);
+      if (product.residual == nullptr) continue;
+      arithmetic_.add(y, product.residual + i * product.residual_stride + j, y, n);
+    }
+  });
+}
+
+}  // namespace lepton

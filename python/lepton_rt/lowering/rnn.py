@@ -1,0 +1,65 @@
+"""Recurrent layers: constant W and R are packed for the chosen kernel, piece by piece."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lepton_rt import _core
+from lepton_rt.graph.ir import Array, Node
+from lepton_rt.lower import LowerContext, Rule, pass_through
+from lepton_rt.plan import Step
+
+__all__ = ["RULES"]
+
+
+def _pieces(node: Node, weights: Array, recurrent: bool) -> list[Array]:
+    """Column ranges [directions, columns, k] that the operator multiplies at different times.
+
+    A GRU that resets its state before the product needs the gates z and r before that of h.
+    """
+    split = node.op.endswith("GRU") and recurrent and not node.attrs.get("linear_before_reset", 0)
+    gates = 2 * weights.shape[1] // 3
+    return [weights[:, :gates], weights[:, gates:]] if split else [weights]
+
+
+def _pack_f32(kernel: str, node: Node, weights: Array, recurrent: bool) -> Array:
+    packed = [
+        _core.pack_gemm_f32(kernel, np.ascontiguousarray(piece[d].T, np.float32))
+        for d in range(len(weights))
+        for piece in _pieces(node, weights, recurrent)
+    ]
+    return np.concatenate(packed)
+
+
+def _consistent(node: Node, w: Array, r: Array) -> bool:
+    """Whether the shapes are those the attributes ask for; otherwise the runtime complains."""
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[node.op.removeprefix("DynamicQuantize")]
+    directions = 2 if node.attrs.get("direction", "forward") == "bidirectional" else 1
+    if w.ndim != 3 or r.ndim != 3 or w.size == 0 or r.size == 0:
+        return False
+    hidden = r.shape[2]
+    columns = (directions, gates * hidden)
+    return (
+        w.shape[:2] == columns
+        and r.shape[:2] == columns
+        and node.attrs.get("hidden_size", hidden) == hidden
+    )
+
+
+def _recurrent(node: Node, context: LowerContext) -> Step | None:
+    """LSTM, GRU and RNN in float32."""
+    w, r = context.constant(node.inputs[1]), context.constant(node.inputs[2])
+    if w is None or r is None or not _consistent(node, w, r):
+        return None
+    if w.dtype != np.float32 or r.dtype != np.float32:
+        return None
+    step = pass_through(node)
+    step.kernel = kernel = context.select("gemm_f32")
+    for i, weights in ((1, w), (2, r)):
+        packed = _pack_f32(kernel, node, weights, recurrent=i == 2)
+        step.inputs[i] = context.add_constant(packed, f"{node.inputs[i]}.packed")
+    step.attrs.update(packed=1, hidden_size=r.shape[2], input_size=w.shape[2])
+    return step
+
+
+RULES: dict[str, Rule] = {"LSTM": _recurrent, "GRU": _recurrent, "RNN": _recurrent}
