@@ -18,13 +18,24 @@ from lepton_rt.graph.ir import Array, Dim, Graph, Value
 from lepton_rt.host import HostRunner, warn_about
 from lepton_rt.lower import lower
 from lepton_rt.state import State, checked_pairs, from_front, to_front
+from lepton_rt.torch_export import import_torch, is_torch_model
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
     from lepton_rt.compress.quantize import QuantizedModel
 
-Model = Union[str, "os.PathLike[str]", bytes, "onnx.ModelProto", Graph, "QuantizedModel"]
+Model = Union[
+    str,
+    "os.PathLike[str]",
+    bytes,
+    "onnx.ModelProto",
+    Graph,
+    "QuantizedModel",
+    "torch.nn.Module",
+    "torch.export.ExportedProgram",
+]
 
 
 @dataclass(frozen=True)
@@ -75,12 +86,18 @@ class Outputs:
         return f"Outputs({self._named!r})"
 
 
-def load_graph(model: Model) -> Graph:
-    """The Graph of anything Session takes.
+def load_graph(model: Model, example_inputs: Any = None, dynamic: Any = None) -> Graph:
+    """The Graph of anything Session takes; example_inputs and dynamic are for PyTorch modules.
 
     Raises:
         ModelError: the file is missing, malformed or of no known format.
+        InputError: example inputs are missing, or given for a model that has no use for them.
+        UnsupportedError: PyTorch's exporter cannot express the module.
     """
+    if is_torch_model(model):
+        return import_torch(model, example_inputs, dynamic)
+    if example_inputs is not None or dynamic is not None:
+        raise InputError("example_inputs and dynamic are for PyTorch modules only")
     if isinstance(model, Graph):
         return model
     graph = getattr(model, "graph", None)
@@ -111,8 +128,8 @@ def load_graph(model: Model) -> Graph:
 
         return import_onnx(cast("onnx.ModelProto", model))
     raise ModelError(
-        "a model is a path to an .onnx or .lepton file, its bytes, an onnx.ModelProto or a "
-        f"lepton_rt Graph, not {type(model).__name__}"
+        "a model is a path to an .onnx or .lepton file, its bytes, an onnx.ModelProto, a PyTorch "
+        f"module or exported program or a lepton_rt Graph, not {type(model).__name__}"
     )
 
 
@@ -126,7 +143,12 @@ class Session:
 
     Args:
         model: path to an ``.onnx`` or ``.lepton`` file, the bytes of one, an ``onnx.ModelProto``,
-            a `Graph`, or what `lepton_rt.quantize` returns.
+            a `Graph`, what `lepton_rt.quantize` returns, a ``torch.nn.Module`` or a
+            ``torch.export.ExportedProgram``.
+        example_inputs: what a PyTorch module is called with: a tensor, a tuple of arguments, or a
+            dict by argument name. It is exported in eval mode.
+        dynamic: which dimensions of a module's inputs may vary: True (the first of each), a dict
+            {argument: {dimension: symbol}}, or torch.export's ``dynamic_shapes``; default: none.
         threads: threads a run may use, the caller's included; default: every processor this
             process may use (affinity and cgroup limits respected).
         isa: compile for this instruction set instead of the machine's best (see
@@ -146,6 +168,8 @@ class Session:
         self,
         model: Model,
         *,
+        example_inputs: Any = None,
+        dynamic: Any = None,
         threads: int | None = None,
         isa: str | None = None,
         optimise: bool = True,
@@ -161,7 +185,7 @@ class Session:
         if isa is not None and isa not in isas[: isas.index(best) + 1]:
             raise InputError(f"isa {isa!r} cannot be used here; usable: {', '.join(isas)}")
         with as_model_error("the model cannot be compiled"):
-            self._graph = load_graph(model)
+            self._graph = load_graph(model, example_inputs, dynamic)
             self._state_pairs = checked_pairs(self._graph, state)
             stateful, self._state_axes = _grown(self._graph, self._state_pairs)
             compiled = optimise_graph(stateful) if optimise else legalise(stateful)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -29,6 +30,22 @@ def feeds(graph: Graph, batches: Iterable[Any] | Any) -> Iterator[Feed]:
         yield make_feed(graph, batch, f"calibration batch {count}")
     if count == 0:
         raise InputError("calibration needs at least one batch, and there was none")
+
+
+def first_batch(batches: Iterable[Any] | Any) -> tuple[Any, Iterable[Any] | Any]:
+    """The first of the batches, and all of them again (an iterator cannot be read twice).
+
+    Raises InputError when there is none.
+    """
+    if isinstance(batches, Mapping) or hasattr(batches, "__array__"):
+        return batches, batches
+    if not isinstance(batches, Iterable):
+        raise InputError(f"calibration needs an iterable of batches, not {type(batches).__name__}")
+    iterator = iter(batches)
+    for first in iterator:
+        again = batches if iterator is not batches else itertools.chain([first], iterator)
+        return first, again
+    raise InputError("calibration needs at least one batch, and there was none")
 
 
 def sized_feeds(graph: Graph, batches: Iterable[Any] | Any) -> Iterable[Feed]:

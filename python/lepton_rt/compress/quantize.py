@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lepton_rt.compress.batches import first_batch
 from lepton_rt.compress.calibrate import Calibration, calibrate
 from lepton_rt.compress.compare import compare_tensors
 from lepton_rt.compress.exclude import excluded_outputs
@@ -21,6 +22,7 @@ from lepton_rt.compress.report import Report, TensorReport
 from lepton_rt.errors import ModelError
 from lepton_rt.graph.ir import Graph, Node
 from lepton_rt.session import load_graph, save_graph
+from lepton_rt.torch_export import is_torch_model
 
 ACTIVATIONS: dict[str, np.dtype[Any]] = {
     "uint8": np.dtype(np.uint8),
@@ -58,8 +60,9 @@ def quantize(
 ) -> QuantizedModel:
     """Quantises a float model to 8 bits with ranges learnt from calibration data.
 
-    model: path, bytes, ModelProto or Graph. batches: an iterable, read once, of arrays, tuples in
-    input order, or dicts by input name. method: "minmax", "percentile", "mse" or "entropy".
+    model: path, bytes, ModelProto, Graph, or a PyTorch module, which is exported on the first batch
+    with a free batch size. batches: an iterable, read once, of arrays, tuples in input order, or
+    dicts by input name. method: "minmax", "percentile", "mse" or "entropy".
     per_channel: one weight scale per output channel, else one per tensor. exclude: node names,
     tensor names or operator types to leave in float. activation: "uint8" (asymmetric) or "int8".
 
@@ -73,7 +76,11 @@ def quantize(
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, not {activation!r}")
     names = [exclude] if isinstance(exclude, str) else exclude
-    original = load_graph(model)
+    if is_torch_model(model):
+        example, batches = first_batch(batches)
+        original = load_graph(model, example, dynamic=True)
+    else:
+        original = load_graph(model)
     graph = prepare(original)
     placement = place(graph, excluded_outputs(original, graph, names))
     if not placement.units:
