@@ -27,6 +27,8 @@ from .move_quantize import move_quantize
 from .normalise import normalise
 from .recognise_attention import recognise_attention
 from .recognise_shuffle import recognise_shuffle
+from .rotate_rows import rotate_rows
+from .share_nodes import share_nodes
 
 __all__ = ["PASSES", "legalise", "optimise"]
 
@@ -37,7 +39,9 @@ PASSES: tuple[Pass, ...] = (
     eliminate,
     normalise,
     recognise_shuffle,
+    share_nodes,
     recognise_attention,
+    rotate_rows,
     fuse_attention,
     fuse_batch_norm,
     choose_layout,

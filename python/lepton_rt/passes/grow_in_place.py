@@ -49,6 +49,8 @@ def _append_outside(editor: Editor, node: Node, pairs: Mapping[str, str]) -> Non
     if "" in pasts or any(pairs.get(a) != b for a, b in zip(pasts, presents)):
         return
     ranks = [len(editor.shape(name) or ()) for name in node.inputs[:3]]
+    if any(editor.dtype(name) != np.float32 for name in (*node.inputs[:3], *pasts)):
+        return
     if ranks not in ([3] * 3, [4] * 3) or any(node.outputs[3:]) or _input(node, 6):
         return
     inputs, attrs = list(node.inputs[:4]), dict(node.attrs)
