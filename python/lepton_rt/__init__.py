@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lepton_rt.errors import Error, InputError, ModelError, UnsupportedError
 
 if TYPE_CHECKING:
+    from lepton_rt import compat
     from lepton_rt.compress.compare import Comparison, compare
     from lepton_rt.compress.quantize import QuantizedModel, quantize
     from lepton_rt.explanation import Explanation
@@ -43,6 +44,9 @@ _LAZY = {
     "save_onnx": "lepton_rt.graph.onnx_io",
 }
 
+# Modules that are public as they are.
+_MODULES = {"compat"}
+
 __all__ = [
     "Comparison",
     "Error",
@@ -58,6 +62,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "compare",
+    "compat",
     "export_onnx",
     "generate",
     "import_onnx",
@@ -71,6 +76,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"lepton_rt.{name}")
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module 'lepton_rt' has no attribute {name!r}")
