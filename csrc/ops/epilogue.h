@@ -17,7 +17,8 @@
 //
 // acc: [m][acc_stride]; bias, scale: n entries; dst and residual: rows dst_stride / residual_stride
 // elements apart, n columns. m and n are any sizes, 0 included. Exactly these elements are read and
-// written, no alignment is asked for. residual may be dst itself. bias may be null; so may the f32
+// written, no alignment is asked for. residual may be dst itself; so may
+// the f32 acc, with the same stride. bias may be null; so may the f32
 // residual.
 #pragma once
 

@@ -2,15 +2,14 @@
 // the latter two viewed so that they broadcast along the axis. DynamicQuantizeLinear finds its
 // range first. lepton.Lookup maps bytes through a table.
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <string>
 
 #include "ops/convert.h"
+#include "ops/dynamic_quantize.h"
 #include "ops/elementwise_op.h"
 #include "ops/kernel_list.h"
 #include "ops/lookup.h"
-#include "ops/reduce.h"
 
 namespace lepton {
 namespace {
@@ -119,76 +118,31 @@ Status make_dequantize_linear(const StepDesc& whole, std::unique_ptr<Op>* op) {
 
 namespace {
 
-// y_scale = (max − min) / 255 over the range that includes zero, or 1 when it is empty;
-// y_zero_point = rint(clamp(−min / y_scale, 0, 255)).
 class DynamicQuantizeOp : public Op {
  public:
-  explicit DynamicQuantizeOp(Isa isa)
-      : row_min_(find_reduce(ReduceOp::kMin, isa).row),
-        row_max_(find_reduce(ReduceOp::kMax, isa).row),
-        quantize_(find_micro(MicroOp::kQuantize, Compute::kF32, isa)),
-        store_(find_store(Compute::kF32, DType::kU8, isa)) {}
+  explicit DynamicQuantizeOp(Isa isa) : quantizer_(isa) {}
 
   Status bind(BindContext& context) const override {
     const Shape shape = context.input(0).shape;
-    const int64_t n = shape.elements();
+    const auto bound = DynamicQuantizer::bind(shape.elements(), context.threads());
     LEPTON_RETURN_IF_ERROR(context.set_output(0, shape));
     LEPTON_RETURN_IF_ERROR(context.set_output(1, {}));
     LEPTON_RETURN_IF_ERROR(context.set_output(2, {}));
-    const int64_t chunks =
-        std::max<int64_t>(1, std::min<int64_t>(n / kChunk, 4 * context.threads()));
-    context.set_scratch(static_cast<size_t>(chunks) * kCacheLine);
-    context.set_run([this, n, chunks](const RunArgs& args) { return run(args, n, chunks); });
+    context.set_scratch(bound.scratch_bytes());
+    context.set_run([this, bound](const RunArgs& args) {
+      const float* const x = args.input<float>(0);
+      const auto range = quantizer_.range(bound, x, args.scratch, args.parallel);
+      if (args.out[1] != nullptr) *args.output<float>(1) = range.scale;
+      if (args.out[2] != nullptr) *args.output<uint8_t>(2) = range.zero_point;
+      if (args.out[0] != nullptr)
+        quantizer_.quantize(bound, x, range, args.output<uint8_t>(0), args.parallel);
+      return Status();
+    });
     return {};
   }
 
  private:
-  static constexpr int64_t kChunk = 1 << 15;
-  static constexpr size_t kTile = 512;
-
-  Status run(const RunArgs& args, int64_t n, int64_t chunks) const {
-    const float* x = args.input<float>(0);
-    const auto range_of = [&](int64_t c) {
-      return reinterpret_cast<float*>(args.scratch + static_cast<size_t>(c) * kCacheLine);
-    };
-    args.parallel.loop(chunks, [&](int64_t c, int) {
-      const int64_t first = n * c / chunks;
-      const size_t count = static_cast<size_t>(n * (c + 1) / chunks - first);
-      range_of(c)[0] = static_cast<float>(row_min_(x + first, count, 0));
-      range_of(c)[1] = static_cast<float>(row_max_(x + first, count, 0));
-    });
-    float lo = 0, hi = 0;
-    for (int64_t c = 0; c < chunks; ++c) {
-      lo = range_of(c)[0] < lo ? range_of(c)[0] : lo;
-      hi = range_of(c)[1] > hi ? range_of(c)[1] : hi;
-    }
-    const float scale = hi == lo ? 1.0f : (hi - lo) / 255.0f;
-    const float bias = 0.0f - lo / scale;
-    const float zero_point = std::rint(bias > 0 ? (bias < 255 ? bias : 255.0f) : 0.0f);
-    if (args.out[1] != nullptr) *args.output<float>(1) = scale;
-    if (args.out[2] != nullptr) *args.output<uint8_t>(2) = static_cast<uint8_t>(zero_point);
-    if (args.out[0] == nullptr) return {};
-    args.parallel.loop(chunks, [&](int64_t c, int) {
-      quantize_range(x, args.output<uint8_t>(0), n * c / chunks, n * (c + 1) / chunks, scale,
-                     zero_point);
-    });
-    return {};
-  }
-
-  void quantize_range(const float* x, uint8_t* y, int64_t first, int64_t last, float scale,
-                      float zero_point) const {
-    const float lo = 0, hi = 255;
-    alignas(64) float tile[kTile];
-    for (int64_t i = first; i < last; i += kTile) {
-      const size_t n = std::min(kTile, static_cast<size_t>(last - i));
-      quantize_({n, {x + i, &scale, &zero_point, &lo, &hi}, tile, 0x1e});
-      store_(tile, y + i, n);
-    }
-  }
-
-  ReduceRowFn row_min_, row_max_;
-  MicroFn quantize_;
-  ConvertFn store_;
+  DynamicQuantizer quantizer_;
 };
 
 struct LookupInfo {

@@ -32,6 +32,12 @@ class Body:
         self.nodes.append(Node(op, operands, [out], attrs, "", out))
         return out
 
+    def dynamically_quantized(self, x: str) -> tuple[str, str, str]:
+        """Appends DynamicQuantizeLinear; names of the integers, their scale and zero point."""
+        out = tuple(self._fresh(f"dynamic_{part}") for part in ("y", "scale", "zero_point"))
+        self.nodes.append(Node("DynamicQuantizeLinear", [x], list(out), {}, "", out[0]))
+        return out[0], out[1], out[2]
+
     def constant(self, array: Array, hint: str = "constant") -> str:
         """Adds a constant; returns its name."""
         name = self._fresh(hint)

@@ -238,6 +238,16 @@ def _qlinear_matmul(body: Body) -> list[Node]:
     return _finish_quantized(body, y, 6, 9)
 
 
+def _dynamic_matmul(body: Body) -> list[Node]:
+    a, a_scale, a_zero = body.dynamically_quantized(body.input(0))
+    sums = body("MatMulInteger", a, body.input(1), a_zero, body.input(3))
+    y = body("Mul", body.cast(sums, FLOAT), body("Mul", a_scale, body.input(2)))
+    for i in (4, 5):
+        if body.input(i):
+            y = body("Add", y, body.input(i))
+    return body.finish(_activate(body, y))
+
+
 def _qlinear_average_pool(body: Body) -> list[Node]:
     x, last = body.input(0), body.flag("channels_last")
     rank = body.rank(x, body.node.outputs[0]) if last else 0
@@ -266,6 +276,7 @@ _BODIES: dict[str, Callable[[Body], list[Node]]] = {
     "LRN": _around("LRN"),
     "QLinearConv": _qlinear_conv,
     "QLinearMatMul": _qlinear_matmul,
+    "DynamicQuantizeMatMul": _dynamic_matmul,
     "QLinearAveragePool": _qlinear_average_pool,
     "QLinearReduceMean": _qlinear_reduce_mean,
     "Elementwise": expand_elementwise,

@@ -108,6 +108,32 @@ def _gemm(site: Site) -> list[Node]:
     return spell.quantized(y, 7) if spell.input(7) else spell.finished()
 
 
+def _scaled(spell: _Spelling, sums: str, scales: tuple[str, str], bias: str) -> list[Node]:
+    """int32 sums · (product of two scales) + bias, in float32."""
+    real = spell.add("Cast", sums, to=1)
+    y = spell.add("Mul", real, spell.add("Mul", *scales))
+    if bias:
+        spell.add("Add", y, bias)
+    return spell.finished()
+
+
+def _dynamic_matmul(site: Site) -> list[Node]:
+    """DynamicQuantizeMatMul: A, B, b_scale, b_zero_point, bias."""
+    spell = _Spelling(site)
+    a = [site.fresh(f"dynamic_{part}") for part in ("y", "scale", "zero_point")]
+    spell.nodes.append(Node("DynamicQuantizeLinear", [spell.needed(0)], a, {}, "", site.node.name))
+    sums = spell.add("MatMulInteger", a[0], spell.needed(1), a[2], spell.input(3))
+    return _scaled(spell, sums, (a[1], spell.needed(2)), spell.input(4))
+
+
+def _matmul_to_float(site: Site) -> list[Node]:
+    """MatMulIntegerToFloat: A, B, a_scale, b_scale, a_zero_point, b_zero_point, bias."""
+    spell = _Spelling(site)
+    operands = (spell.needed(0), spell.needed(1), spell.input(4), spell.input(5))
+    sums = spell.add("MatMulInteger", *operands)
+    return _scaled(spell, sums, (spell.needed(2), spell.needed(3)), spell.input(6))
+
+
 def _binary(op: str) -> Rule:
     def rule(site: Site) -> list[Node]:
         spell = _Spelling(site)
@@ -182,6 +208,8 @@ SPELLINGS: dict[str, Rule] = {
     "QLinearMatMul": _matmul,
     f"{MICROSOFT}.QLinearConv": _conv,
     f"{MICROSOFT}.QGemm": _gemm,
+    f"{MICROSOFT}.DynamicQuantizeMatMul": _dynamic_matmul,
+    f"{MICROSOFT}.MatMulIntegerToFloat": _matmul_to_float,
     f"{MICROSOFT}.QLinearAdd": _binary("Add"),
     f"{MICROSOFT}.QLinearMul": _binary("Mul"),
     f"{MICROSOFT}.QLinearSigmoid": _unary("Sigmoid"),

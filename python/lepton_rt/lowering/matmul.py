@@ -102,9 +102,25 @@ def _integer(node: Node, context: LowerContext) -> Step | None:
     )
 
 
+def _dynamic(node: Node, context: LowerContext) -> Step | None:
+    """lepton.DynamicQuantizeMatMul."""
+    a, b_name, scale, b_zero_name, bias, residual = [*node.inputs, *[""] * 6][:6]
+    b, b_zero = context.constant(b_name), context.constant(b_zero_name)
+    if b is None or b.ndim != 2 or b.size == 0 or (b_zero_name and b_zero is None):
+        return None
+    kernel = context.select("gemm_s8")
+    zeros = None if b_zero is None else b_zero.reshape(-1)
+    packed = context.add_constant(
+        _core.pack_gemm_s8(kernel, np.ascontiguousarray(b), zeros), f"{b_name}.packed"
+    )
+    operands = [a, packed, scale, bias, residual]
+    return Step(node.key, operands, list(node.outputs), {**_packed(b), **clamp(node)}, kernel)
+
+
 RULES: dict[str, Rule] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "lepton.MatMul": _matmul,
+    "lepton.DynamicQuantizeMatMul": _dynamic,
     "lepton.QLinearMatMul": _integer,
 }

@@ -19,6 +19,7 @@ from .fold_dequantize import fold_dequantize
 from .fuse_attention import fuse_attention
 from .fuse_batch_norm import fuse_batch_norm
 from .fuse_clamp import fuse_clamp
+from .fuse_dynamic_quantize import fuse_dynamic_quantize
 from .fuse_elementwise import fuse_elementwise
 from .fuse_epilogue import fuse_epilogue
 from .fuse_residual import fuse_residual
@@ -50,6 +51,7 @@ PASSES: tuple[Pass, ...] = (
     absorb_qdq,
     fuse_residual,
     fold_dequantize,
+    fuse_dynamic_quantize,
     fuse_epilogue,
     fuse_elementwise,
     fuse_clamp,

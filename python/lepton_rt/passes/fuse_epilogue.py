@@ -11,14 +11,15 @@ from .editor import Editor
 
 __all__ = ["fuse_epilogue"]
 
-_LAYERS = {"lepton.Conv", "lepton.MatMul"}
+_BIAS = {"lepton.Conv": 2, "lepton.MatMul": 2, "MatMul": 2, "lepton.DynamicQuantizeMatMul": 4}
+"""Layer → index of its operand bias; the residual follows."""
 
 
 def fuse_epilogue(graph: Graph) -> Graph:
-    """Fuses float32 bias, residual Add, Relu and Clip into `lepton.Conv` and `lepton.MatMul`."""
+    """Fuses float32 bias, residual Add, Relu and Clip into layers with a float32 result."""
     editor = Editor(graph)
     for node in editor.nodes():
-        if node.key in _LAYERS or (node.key == "MatMul" and _is_matrix_product(editor, node)):
+        if node.key in _BIAS and (node.key != "MatMul" or _is_matrix_product(editor, node)):
             _fuse(editor, node)
     return editor.finish()
 
@@ -55,7 +56,8 @@ def _replace(
 
 def _add_bias(editor: Editor, layer: Node) -> Node:
     """Add of one constant per column or channel."""
-    if layer.attrs.get("activation") or any(layer.inputs[2:]):
+    bias = _BIAS[layer.key]
+    if layer.attrs.get("activation") or any(layer.inputs[bias:]):
         return layer
     node, other = _following_add(editor, layer.outputs[0])
     if node is None:
@@ -70,21 +72,27 @@ def _add_bias(editor: Editor, layer: Node) -> Node:
     if addend.ndim == 0 or addend.shape[-1] != columns:
         return layer
     name = editor.constant(addend.reshape(-1), other) if addend.ndim > 1 else other
-    inputs = [*layer.inputs[:2], name]
+    inputs = [*_padded(layer, bias), name]
     return _replace(editor, [layer, node], layer, inputs, node.outputs[0], layer.attrs)
 
 
 def _add_residual(editor: Editor, layer: Node) -> Node:
     """Add of a tensor of the same shape."""
-    if layer.attrs.get("activation") or any(layer.inputs[3:]):
+    residual = _BIAS[layer.key] + 1
+    if layer.attrs.get("activation") or any(layer.inputs[residual:]):
         return layer
     node, other = _following_add(editor, layer.outputs[0])
     if node is None or editor.array(other) is not None:
         return layer
     if editor.dtype(other) != np.float32 or not _same_shape(editor, layer.outputs[0], other):
         return layer
-    inputs = (layer.inputs + ["", ""])[:3] + [other]
+    inputs = [*_padded(layer, residual), other]
     return _replace(editor, [layer, node], layer, inputs, node.outputs[0], layer.attrs)
+
+
+def _padded(layer: Node, count: int) -> list[str]:
+    """The first `count` operands, omitted ones included."""
+    return (layer.inputs + [""] * count)[:count]
 
 
 def _following_add(editor: Editor, name: str) -> tuple[Node | None, str]:

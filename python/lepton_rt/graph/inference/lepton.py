@@ -57,6 +57,10 @@ def _qlinear_matmul(ctx: Context) -> Outputs:
     return one(_requantized(ctx, 6, 12), matmul_shape(ctx.shape(0), ctx.shape(3)))
 
 
+def _dynamic_matmul(ctx: Context) -> Outputs:
+    return one(FLOAT, matmul_shape(ctx.shape(0), ctx.shape(1)))
+
+
 def _conv_transpose(ctx: Context) -> Outputs:
     return one(ctx.dtype(0), _channels_last(conv_transpose_dims(ctx, _layout(ctx))))
 
@@ -137,6 +141,7 @@ RULES: dict[str, Rule] = {
     "lepton.Conv": _conv,
     "lepton.QLinearConv": _qlinear_conv,
     "lepton.MatMul": _matmul,
+    "lepton.DynamicQuantizeMatMul": _dynamic_matmul,
     "lepton.QLinearMatMul": _qlinear_matmul,
     "lepton.ConvTranspose": _conv_transpose,
     "lepton.MaxPool": _pool,

@@ -1,0 +1,218 @@
+// "lepton.DynamicQuantizeMatMul": a float operand, quantised per tensor by the range it has at run
+// time (dynamic_quantize.h), times 8-bit weights, accumulated exactly in int32:
+//
+//     y = clamp(float(acc)·(a_scale·b_scale[j]) + bias[j] + R, min, max)
+//     acc = sum over p of (a_q[i][p] − a_zero_point)·(B[p][j] − b_zero_point[j])
+//   0 A      f32 [..., m, k] or [k]
+//   1 B      constant u8 bytes from pack_gemm_s8 for the step's kernel (zero points already
+//            subtracted); attributes packed = 1, k, n
+//   2 scale  f32, 1 or n entries, constant
+//   3 bias?  f32, n entries
+//   4 R?     f32, the output's shape
+//   attributes: packed, k, n; min, max (no clamp). Kernel: a line of gemm_s8_kernels.inc.
+//
+// A is read twice, for its range and to quantise it into scratch; each chunk of the product then
+// widens its rows as MatMulInteger does. Bias and residual pass over the chunk's rows while they
+// are in L2.
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <string>
+
+#include "ops/dynamic_quantize.h"
+#include "ops/gemm_driver.h"
+#include "ops/matmul_rhs.h"
+#include "ops/matmul_shape.h"
+#include "ops/op.h"
+#include "ops/requantize.h"
+
+namespace lepton {
+namespace {
+
+struct BoundDynamic {
+  MatMulShape shape;
+  GemmGrid grid;
+  DynamicQuantizer::Bound range;
+  size_t a_offset = 0;      // scratch: A quantised
+  size_t scale_offset = 0;  // scratch: a_scale·b_scale[j]
+  size_t rows_offset = 0;   // scratch: widened rows, per thread
+  size_t rows_bytes = 0;
+  size_t scales = 0;  // entries: 1 or n
+};
+
+class DynamicQuantizeMatMulOp final : public Op {
+ public:
+  explicit DynamicQuantizeMatMulOp(Isa isa) : quantizer_(isa) {}
+  Status init(const StepDesc& step);
+  Status bind(BindContext& context) const override;
+
+ private:
+  Status check_operands(BindContext& context, BoundDynamic* bound) const;
+  void bind_scratch(BindContext& context, BoundDynamic* bound) const;
+  void run(const BoundDynamic& bound, const RunArgs& args) const;
+  void run_chunk(const BoundDynamic& bound, const RunArgs& args, const GemmS8Plan& plan,
+                 int32_t zero_point, const GemmChunk& chunk, int thread) const;
+  void add(const BoundDynamic& bound, const RunArgs& args, const GemmChunk& chunk) const;
+
+  std::string name_;
+  DynamicQuantizer quantizer_;
+  bool has_bias_ = false, has_residual_ = false;
+  float min_ = 0.f, max_ = 0.f;
+  const GemmS8KernelInfo* kernel_ = nullptr;
+  EpilogueS8Kernel epilogue_ = nullptr;
+  EpilogueF32Kernel add_ = nullptr;
+  WidenS8Kernel widen_ = nullptr;
+  MatMulRhs rhs_;
+};
+
+Status DynamicQuantizeMatMulOp::init(const StepDesc& step) {
+  name_ = step.name;
+  if (!step.has_input(0) || !step.has_input(1) || !step.has_input(2) || step.outputs.size() != 1)
+    return invalid_model(name_ + ": needs A, B, a scale and one output");
+  for (size_t i = 0; i < step.inputs.size(); ++i)
+    if (i != 1 && step.has_input(i) && step.inputs[i].dtype != DType::kF32)
+      return unsupported(name_ + ": operands of " + name_of(step.inputs[i].dtype));
+  if (step.outputs[0] != DType::kF32) return unsupported(name_ + ": output is not float32");
+  if (step.attrs->i("packed") == 0) return unsupported(name_ + ": B is not packed");
+  const auto list = gemm_s8_kernels();
+  kernel_ = step.kernel.empty() ? list.best(step.isa) : list.find(step.kernel);
+  if (kernel_ == nullptr)
+    return invalid_model(name_ + ": kernel '" + std::string(step.kernel) + "' does not run here");
+  has_bias_ = step.has_input(3);
+  has_residual_ = step.has_input(4);
+  LEPTON_RETURN_IF_ERROR(read_clamp(*step.attrs, &min_, &max_));
+  epilogue_ = best_epilogue_s8(EpilogueS8Kind::kF32, step.isa);
+  add_ = best_epilogue_f32(step.isa);
+  widen_ = best_widen_s8(step.isa);
+  LEPTON_RETURN_IF_ERROR(take_packed(step, 1, *kernel_, &rhs_));
+  return rhs_.shape.rank == 2 ? Status() : invalid_model(name_ + ": B is a stack of matrices");
+}
+
+Status DynamicQuantizeMatMulOp::check_operands(BindContext& context, BoundDynamic* bound) const {
+  const auto entries = [&](int i) {
+    return static_cast<size_t>(context.input(i).shape.elements());
+  };
+  bound->scales = entries(2);
+  if (bound->scales != 1 && bound->scales != bound->shape.n)
+    return invalid_input(name_ + ": scale holds neither 1 nor n entries");
+  if (has_bias_ && entries(3) != bound->shape.n)
+    return invalid_input(name_ + ": bias does not hold n entries");
+  if (has_residual_ && !(context.input(4).shape == bound->shape.output))
+    return invalid_input(name_ + ": residual of shape " + context.input(4).shape.str());
+  return {};
+}
+
+void DynamicQuantizeMatMulOp::bind_scratch(BindContext& context, BoundDynamic* bound) const {
+  const size_t threads = static_cast<size_t>(context.threads());
+  const size_t row_bytes = gemm_k_padded(*kernel_, bound->shape.k) * sizeof(int16_t);
+  const size_t panels = gemm_panels(*kernel_, bound->shape.n);
+  bound->grid = gemm_grid(bound->shape.m, panels, kernel_->mr, row_bytes, context.threads());
+  if (bound->grid.chunks() == 0) return;
+  bound->a_offset = bound->range.scratch_bytes();
+  bound->scale_offset = bound->a_offset + round_up(bound->shape.m * bound->shape.k, kCacheLine);
+  bound->rows_offset = bound->scale_offset + round_up(bound->shape.n * sizeof(float), kCacheLine);
+  bound->rows_bytes = round_up(bound->grid.rows_per_chunk * row_bytes, kCacheLine);
+  context.set_scratch(bound->rows_offset + bound->rows_bytes * threads);
+}
+
+Status DynamicQuantizeMatMulOp::bind(BindContext& context) const {
+  BoundDynamic bound;
+  const Shape& a = context.input(0).shape;
+  LEPTON_RETURN_IF_ERROR(matmul_shape(name_, a, false, rhs_.shape, false, &bound.shape));
+  LEPTON_RETURN_IF_ERROR(check_operands(context, &bound));
+  LEPTON_RETURN_IF_ERROR(context.set_output(0, bound.shape.output));
+  bound.range = DynamicQuantizer::bind(a.elements(), context.threads());
+  bind_scratch(context, &bound);
+  context.set_run([this, bound](const RunArgs& args) {
+    run(bound, args);
+    return Status();
+  });
+  return {};
+}
+
+void DynamicQuantizeMatMulOp::run(const BoundDynamic& bound, const RunArgs& args) const {
+  if (bound.grid.chunks() == 0) return;
+  const float* const a = args.input<float>(0);
+  const auto range = quantizer_.range(bound.range, a, args.scratch, args.parallel);
+  uint8_t* const quantized = reinterpret_cast<uint8_t*>(args.scratch + bound.a_offset);
+  quantizer_.quantize(bound.range, a, range, quantized, args.parallel);
+  float* const scale = reinterpret_cast<float*>(args.scratch + bound.scale_offset);
+  const float* const b_scale = args.input<float>(2);
+  for (size_t j = 0; j < bound.shape.n; ++j)
+    scale[j] = range.scale * b_scale[bound.scales == 1 ? 0 : j];
+  const bool adds = has_bias_ || has_residual_;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  GemmS8Plan plan = {};
+  plan.kernel = kernel_;
+  plan.epilogue = epilogue_;
+  plan.k = bound.shape.k;
+  plan.n = bound.shape.n;
+  plan.packed = reinterpret_cast<const int16_t*>(rhs_.packed);
+  plan.scale = scale;
+  plan.min = adds ? -kInfinity : min_;
+  plan.max = adds ? kInfinity : max_;
+  plan.dst_size = sizeof(float);
+  args.parallel.loop(bound.grid.chunks(), [&](int64_t i, int thread) {
+    run_chunk(bound, args, plan, range.zero_point, bound.grid.chunk(i), thread);
+  });
+}
+
+void DynamicQuantizeMatMulOp::run_chunk(const BoundDynamic& bound, const RunArgs& args,
+                                        const GemmS8Plan& plan, int32_t zero_point,
+                                        const GemmChunk& chunk, int thread) const {
+  int16_t* const rows = reinterpret_cast<int16_t*>(args.scratch + bound.rows_offset +
+                                                   static_cast<size_t>(thread) * bound.rows_bytes);
+  WidenS8Params widen = {};
+  widen.m = chunk.rows;
+  widen.k = plan.k;
+  widen.k_padded = gemm_k_padded(*kernel_, plan.k);
+  widen.src = args.scratch + bound.a_offset + chunk.row * plan.k;
+  widen.src_stride = plan.k;
+  widen.zero_point = zero_point;
+  widen.dst = rows;
+  widen.dst_stride = widen.k_padded;
+  widen_(widen);
+  GemmS8Block block = {};
+  block.m = chunk.rows;
+  block.rows = rows;
+  block.row_stride = widen.k_padded;
+  block.first = chunk.first;
+  block.last = chunk.last;
+  block.dst = args.output<float>(0) + chunk.row * plan.n;
+  block.dst_stride = plan.n;
+  gemm_s8_block(plan, block);
+  if (has_bias_ || has_residual_) add(bound, args, chunk);
+}
+
+// Bias, residual and clamp over the chunk's finished part of the output, in place.
+void DynamicQuantizeMatMulOp::add(const BoundDynamic& bound, const RunArgs& args,
+                                  const GemmChunk& chunk) const {
+  const size_t n = bound.shape.n, nr = static_cast<size_t>(kernel_->nr);
+  const size_t first = chunk.first * nr;
+  const size_t start = chunk.row * n + first;
+  float* const dst = args.output<float>(0) + start;
+  EpilogueF32Params params = {};
+  params.m = chunk.rows;
+  params.n = std::min(chunk.last * nr, n) - first;
+  params.acc = dst;
+  params.acc_stride = n;
+  params.bias = has_bias_ ? args.input<float>(3) + first : nullptr;
+  params.residual = has_residual_ ? args.input<float>(4) + start : nullptr;
+  params.residual_stride = n;
+  params.min = min_;
+  params.max = max_;
+  params.dst = dst;
+  params.dst_stride = n;
+  add_(params);
+}
+
+}  // namespace
+
+Status make_dynamic_quantize_matmul(const StepDesc& step, std::unique_ptr<Op>* op) {
+  auto made = std::make_unique<DynamicQuantizeMatMulOp>(step.isa);
+  LEPTON_RETURN_IF_ERROR(made->init(step));
+  *op = std::move(made);
+  return {};
+}
+
+}  // namespace lepton
