@@ -70,8 +70,9 @@ def recurrent(
     activation_beta: Sequence[float] = (),
     input_forget: int = 0,
     linear_before_reset: int = 0,
+    rounded: Function = lambda v: v,
 ) -> list[Array]:
-    """Y, Y_h and (LSTM) Y_c."""
+    """Y, Y_h and (LSTM) Y_c. rounded: what happens to each vector before it meets W or R."""
     if layout == 1:
         x = x.swapaxes(0, 1)
         initial_h = None if initial_h is None else initial_h.swapaxes(0, 1)
@@ -88,7 +89,7 @@ def recurrent(
         backwards = direction == "reverse" or d == 1
         cell = Cell(
             op, w[d], r[d], b, p, d, made[d * per : (d + 1) * per], bounded,
-            bool(input_forget), bool(linear_before_reset),
+            bool(input_forget), bool(linear_before_reset), rounded,
         )  # fmt: skip
         for i in range(batch):
             length = steps if lengths is None else int(lengths[i])
@@ -119,6 +120,7 @@ class Cell:
         bounded: Function,
         input_forget: bool,
         linear_before_reset: bool,
+        rounded: Function,
     ) -> None:
         n = r.shape[1]
         rows = GATES[op] * n
@@ -126,19 +128,19 @@ class Cell:
         self.w, self.r = w.astype(np.float64), r.astype(np.float64)
         self.wb, self.rb, self.n = biases[:rows], biases[rows:], n
         self.p = np.zeros(3 * n) if p is None else p[direction].astype(np.float64)
-        self.functions, self.bounded = made, bounded
+        self.functions, self.bounded, self.rounded = made, bounded, rounded
         self.input_forget, self.linear_before_reset = input_forget, linear_before_reset
         self.step = {"LSTM": self.lstm, "GRU": self.gru, "RNN": self.rnn}[op]
 
     def __call__(self, x: Array, h: Array, c: Array) -> tuple[Array, Array]:
-        return self.step(self.w @ x + self.wb, h, c)
+        return self.step(self.w @ self.rounded(x) + self.wb, h, c)
 
     def rnn(self, x: Array, h: Array, c: Array) -> tuple[Array, Array]:
-        return self.functions[0](self.bounded(x + self.r @ h + self.rb)), c
+        return self.functions[0](self.bounded(x + self.r @ self.rounded(h) + self.rb)), c
 
     def lstm(self, x: Array, h: Array, c: Array) -> tuple[Array, Array]:
         f, g, last = self.functions
-        i, o, forget, cell = np.split(x + self.r @ h + self.rb, 4)
+        i, o, forget, cell = np.split(x + self.r @ self.rounded(h) + self.rb, 4)
         pi, po, pf = np.split(self.p, 3)
         i = f(self.bounded(i + pi * c))
         forget = 1 - i if self.input_forget else f(self.bounded(forget + pf * c))
@@ -149,11 +151,11 @@ class Cell:
     def gru(self, x: Array, h: Array, c: Array) -> tuple[Array, Array]:
         f, g = self.functions
         n = self.n
-        zr = f(self.bounded(x[: 2 * n] + self.r[: 2 * n] @ h + self.rb[: 2 * n]))
+        zr = f(self.bounded(x[: 2 * n] + self.r[: 2 * n] @ self.rounded(h) + self.rb[: 2 * n]))
         z, r = zr[:n], zr[n:]
         if self.linear_before_reset:
-            candidate = x[2 * n :] + r * (self.r[2 * n :] @ h + self.rb[2 * n :])
+            candidate = x[2 * n :] + r * (self.r[2 * n :] @ self.rounded(h) + self.rb[2 * n :])
         else:
-            candidate = x[2 * n :] + self.r[2 * n :] @ (r * h) + self.rb[2 * n :]
+            candidate = x[2 * n :] + self.r[2 * n :] @ self.rounded(r * h) + self.rb[2 * n :]
         candidate = g(self.bounded(candidate))
         return (1 - z) * candidate + z * h, c

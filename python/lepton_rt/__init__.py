@@ -10,6 +10,7 @@ from lepton_rt.errors import Error, InputError, ModelError, UnsupportedError
 if TYPE_CHECKING:
     from lepton_rt import compat
     from lepton_rt.compress.compare import Comparison, compare
+    from lepton_rt.compress.dynamic import quantize_dynamic
     from lepton_rt.compress.quantize import QuantizedModel, quantize
     from lepton_rt.explanation import Explanation
     from lepton_rt.generation import generate
@@ -40,6 +41,7 @@ _LAZY = {
     "load_model": "lepton_rt.zoo",
     "preprocess_image": "lepton_rt.zoo",
     "quantize": "lepton_rt.compress.quantize",
+    "quantize_dynamic": "lepton_rt.compress.dynamic",
     "save_lepton": "lepton_rt.graph.lepton_io",
     "save_onnx": "lepton_rt.graph.onnx_io",
 }
@@ -70,6 +72,7 @@ __all__ = [
     "load_model",
     "preprocess_image",
     "quantize",
+    "quantize_dynamic",
     "save_lepton",
     "save_onnx",
 ]

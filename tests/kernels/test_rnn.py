@@ -19,6 +19,7 @@ from rnn_oracle import GATES, recurrent
 Array = npt.NDArray[Any]
 OPS = ("LSTM", "GRU", "RNN")
 F32 = np.float32
+WEIGHTS = (1, 2, 9, 11)
 
 
 def operands(
@@ -65,17 +66,18 @@ def outputs_of(op: str) -> tuple[str, ...]:
 
 
 def lowered(
-    op: str, inputs: list[Array | None], attrs: dict[str, Any], isa: str
+    key: str, inputs: list[Array | None], attrs: dict[str, Any], isa: str
 ) -> tuple[list[Array | None], dict[str, Any], str]:
     """Inputs, attributes and kernel of the step that the lowering rule makes of a node."""
     names = ["" if value is None else f"x{i}" for i, value in enumerate(inputs)]
     graph = Graph(
         inputs={n: Value(a.dtype, a.shape) for n, a in zip(names, inputs) if a is not None},
-        constants={names[i]: Constant.of(inputs[i]) for i in (1, 2)},
+        constants={n: Constant.of(inputs[i]) for i, n in enumerate(names) if n and i in WEIGHTS},
     )
+    domain, op = key.rpartition(".")[::2]
     context = LowerContext(graph, isa, names=set(names))
-    step = RULES[op](Node(op, names, ["y"], dict(attrs)), context)
-    packed = list(inputs)
+    step = RULES[key](Node(op, names, ["y"], dict(attrs), domain), context)
+    packed = [None if name == "" else value for name, value in zip(step.inputs, inputs)]
     for i in (1, 2):
         packed[i] = context.added[step.inputs[i]]
     return packed, step.attrs, step.kernel

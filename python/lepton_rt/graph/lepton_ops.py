@@ -265,6 +265,35 @@ def _qlinear_reduce_mean(body: Body) -> list[Node]:
     return body.finish(body("QuantizeLinear", y, body.input(3), body.input(4)))
 
 
+def _dynamic_quantize_recurrent(body: Body) -> list[Node]:
+    """The layer with dequantised weights; that X and H are quantised too is left out."""
+    op = body.node.op.removeprefix("DynamicQuantize")
+    operands = [body.input(i) for i in range(6 if op != "LSTM" else 8)]
+    for i, scale, zero in ((1, 8, 9), (2, 10, 11)):
+        operands[i] = _dequantized_gates(body, operands[i], body.input(scale), body.input(zero))
+    while not operands[-1]:
+        operands.pop()
+    target = body.node.outputs
+    return [*body.nodes, Node(op, operands, list(target), body.attrs(), "", target[0])]
+
+
+def _dequantized_gates(body: Body, weights: str, scale: str, zero_point: str) -> str:
+    """weights [directions, columns, k]; the others scalar, [directions] or [.., columns]."""
+
+    def along_columns(name: str) -> str:
+        axes = {0: [], 1: [1, 2], 2: [2]}.get(body.rank(name))
+        if axes is None:
+            raise ModelError(f"{body.node.key} has a scale or zero point of another form")
+        return (
+            body("Unsqueeze", name, body.constant(np.array(axes, INT64), "axes")) if axes else name
+        )
+
+    y = body.cast(weights, FLOAT)
+    if zero_point:
+        y = body("Sub", y, body.cast(along_columns(zero_point), FLOAT))
+    return body("Mul", y, along_columns(scale))
+
+
 _BODIES: dict[str, Callable[[Body], list[Node]]] = {
     "Attention": _attention,
     "Conv": _conv,
@@ -279,6 +308,9 @@ _BODIES: dict[str, Callable[[Body], list[Node]]] = {
     "DynamicQuantizeMatMul": _dynamic_matmul,
     "QLinearAveragePool": _qlinear_average_pool,
     "QLinearReduceMean": _qlinear_reduce_mean,
+    "DynamicQuantizeLSTM": _dynamic_quantize_recurrent,
+    "DynamicQuantizeGRU": _dynamic_quantize_recurrent,
+    "DynamicQuantizeRNN": _dynamic_quantize_recurrent,
     "Elementwise": expand_elementwise,
     "Lookup": expand_lookup,
 }

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lepton_rt.errors import ModelError, UnsupportedError
-from lepton_rt.graph.ir import Attr, Node
+from lepton_rt.graph.ir import LEPTON_DOMAIN, Attr, Node
 from lepton_rt.graph.onnx_site import Rule, Site
 
 MICROSOFT = "com.microsoft"
@@ -203,6 +203,24 @@ def _quick_gelu(site: Site) -> list[Node]:
     return spell.finished()
 
 
+def _dynamic_quantize_lstm(site: Site) -> list[Node]:
+    """ONNX Runtime keeps W and R transposed, [directions, k, columns]."""
+    node, nodes = site.node, []
+    if len(node.inputs) < 11:
+        raise ModelError("DynamicQuantizeLSTM has no scales")
+    for i in (1, 2):
+        weights = site.array(i)
+        if weights is not None and weights.ndim == 3:
+            turned = np.ascontiguousarray(weights.swapaxes(1, 2))
+            node.inputs[i] = site.constant(turned, turned.dtype, "turned")
+        else:
+            out = site.fresh("turned")
+            nodes.append(Node("Transpose", [node.inputs[i]], [out], {"perm": [0, 2, 1]}))
+            node.inputs[i] = out
+    node.domain = LEPTON_DOMAIN
+    return [*nodes, node]
+
+
 SPELLINGS: dict[str, Rule] = {
     "QLinearConv": _conv,
     "QLinearMatMul": _matmul,
@@ -226,5 +244,6 @@ SPELLINGS: dict[str, Rule] = {
     f"{MICROSOFT}.BiasGelu": _bias_gelu("none"),
     f"{MICROSOFT}.FastGelu": _bias_gelu("tanh"),
     f"{MICROSOFT}.QuickGelu": _quick_gelu,
+    f"{MICROSOFT}.DynamicQuantizeLSTM": _dynamic_quantize_lstm,
 }
-"""Node key → rule. Every rule leaves only standard operators."""
+"""Node key → rule. Every rule but the last leaves only standard operators."""

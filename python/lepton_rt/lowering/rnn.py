@@ -62,4 +62,51 @@ def _recurrent(node: Node, context: LowerContext) -> Step | None:
     return step
 
 
-RULES: dict[str, Rule] = {"LSTM": _recurrent, "GRU": _recurrent, "RNN": _recurrent}
+def _pack_s8(
+    kernel: str, node: Node, weights: Array, zero_point: Array | None, recurrent: bool
+) -> Array:
+    points = np.zeros((), weights.dtype) if zero_point is None else zero_point
+    points = points.reshape(points.shape + (1,) * (2 - points.ndim))  # [directions, columns]
+    points = np.broadcast_to(points, weights.shape[:2])
+    packed = [
+        _core.pack_gemm_s8(kernel, np.ascontiguousarray(piece[d].T), np.ascontiguousarray(zero[d]))
+        for d in range(len(weights))
+        for piece, zero in zip(
+            _pieces(node, weights, recurrent), _pieces(node, points, recurrent), strict=True
+        )
+    ]
+    return np.concatenate(packed)
+
+
+def _dynamic_quantize(node: Node, context: LowerContext) -> Step | None:
+    """lepton.DynamicQuantizeLSTM, …GRU, …RNN."""
+    operands = [*node.inputs, *[""] * (12 - len(node.inputs))]
+    w, r = context.constant(operands[1]), context.constant(operands[2])
+    if w is None or r is None or not _consistent(node, w, r):
+        return None
+    points = [context.constant(operands[i]) for i in (9, 11)]
+    if any(points[k] is None and operands[i] for k, i in enumerate((9, 11))):
+        return None
+    for weights, zero in zip((w, r), points):
+        shapes = {(), (1,), weights.shape[:1], weights.shape[:2]}
+        if zero is not None and (zero.shape not in shapes or zero.dtype != weights.dtype):
+            return None
+    step = pass_through(node)
+    step.inputs = operands
+    step.kernel = kernel = context.select("gemm_s8")
+    for i, weights, zero in ((1, w, points[0]), (2, r, points[1])):
+        packed = _pack_s8(kernel, node, weights, zero, recurrent=i == 2)
+        step.inputs[i] = context.add_constant(packed, f"{node.inputs[i]}.packed")
+    step.inputs[9] = step.inputs[11] = ""
+    step.attrs.update(packed=1, hidden_size=r.shape[2], input_size=w.shape[2])
+    return step
+
+
+RULES: dict[str, Rule] = {
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "RNN": _recurrent,
+    "lepton.DynamicQuantizeLSTM": _dynamic_quantize,
+    "lepton.DynamicQuantizeGRU": _dynamic_quantize,
+    "lepton.DynamicQuantizeRNN": _dynamic_quantize,
+}

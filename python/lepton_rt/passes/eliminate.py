@@ -8,7 +8,15 @@ from collections.abc import Callable
 import numpy as np
 
 from lepton_rt.graph.inference.context import element_dtype
-from lepton_rt.graph.ir import Graph, Node, Value, node_reads, static_dims, subgraphs
+from lepton_rt.graph.ir import (
+    LEPTON_DOMAIN,
+    Graph,
+    Node,
+    Value,
+    node_reads,
+    static_dims,
+    subgraphs,
+)
 
 from .attributes import int_attr, ints_attr
 
@@ -39,6 +47,9 @@ _OPTIONAL_OUTPUTS = {
     "Attention",
     "BatchNormalization",
     "Dropout",
+    "DynamicQuantizeGRU",
+    "DynamicQuantizeLSTM",
+    "DynamicQuantizeRNN",
     "GRU",
     "LSTM",
     "LayerNormalization",
@@ -50,7 +61,7 @@ _OPTIONAL_OUTPUTS = {
 def _drop_unread_outputs(graph: Graph) -> None:
     reads = _reads(graph)
     for node in graph.nodes:
-        if node.op in _OPTIONAL_OUTPUTS and not node.domain:
+        if node.op in _OPTIONAL_OUTPUTS and node.domain in ("", LEPTON_DOMAIN):
             while len(node.outputs) > 1 and node.outputs[-1] not in reads:
                 node.outputs.pop()
 

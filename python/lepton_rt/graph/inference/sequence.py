@@ -27,4 +27,18 @@ def _recurrent(ctx: Context) -> Outputs:
     return [typed(dtype, whole), typed(dtype, last), typed(dtype, last)]
 
 
-RULES: dict[str, Rule] = {"LSTM": _recurrent, "GRU": _recurrent, "RNN": _recurrent}
+def _dynamic_quantize(ctx: Context) -> Outputs:
+    """The same with 8-bit W and R, whose scales are operands 8 and 10."""
+    if not all(ctx.has(i) for i in (0, 1, 2, 8, 10)):
+        raise ModelError(f"{ctx.node.key} needs X, W, R and the scales of W and R")
+    return _recurrent(ctx)
+
+
+RULES: dict[str, Rule] = {
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "RNN": _recurrent,
+    "lepton.DynamicQuantizeLSTM": _dynamic_quantize,
+    "lepton.DynamicQuantizeGRU": _dynamic_quantize,
+    "lepton.DynamicQuantizeRNN": _dynamic_quantize,
+}

@@ -1,0 +1,74 @@
+"""Int8 weights with activations quantised as they come: no calibration data is needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lepton_rt.compress.qparams import quantize_weight
+from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Constant, Graph, Node, subgraphs
+from lepton_rt.graph.types import infer_types
+from lepton_rt.passes.eliminate import eliminate
+from lepton_rt.passes.fold_constants import fold_constants
+from lepton_rt.session import load_graph
+
+_RECURRENT = ("LSTM", "GRU", "RNN")
+
+
+def quantize_dynamic(model: Any) -> Graph:
+    """Gives the recurrent layers of a float model int8 weights; everything else stays float.
+
+    model: path, bytes, ModelProto or Graph. The layers' inputs and states are quantised to uint8
+    while the model runs, row by row. Save the result with `save_lepton`. Raises ModelError for a
+    model that cannot be read.
+    """
+    graph = eliminate(fold_constants(infer_types(load_graph(model))))
+    return eliminate(quantize_rnn_weights(graph))
+
+
+def quantize_rnn_weights(graph: Graph) -> Graph:
+    """LSTM, GRU and RNN with constant float32 W and R as lepton.DynamicQuantizeLSTM, …
+
+    Weights become symmetric int8 with one scale per direction and gate channel. Layers whose
+    weights are computed, or hold NaN or infinity, stay as they are. Raises nothing.
+    """
+    result = graph.copy()
+    made: dict[str, tuple[str, str]] = {}
+    result.nodes = [_quantized(node, result, made) for node in result.nodes]
+    reads = {name for node in result.nodes for name in node.inputs} | set(result.outputs)
+    if not any(True for node in result.nodes for _ in subgraphs(node)):
+        result.constants = {n: c for n, c in result.constants.items() if n in reads}
+    return result
+
+
+def _quantized(node: Node, graph: Graph, made: dict[str, tuple[str, str]]) -> Node:
+    if node.domain or node.op not in _RECURRENT:
+        return node
+    weights = [graph.array(name) for name in node.inputs[1:3]]
+    if any(w is None or w.dtype != np.float32 or w.ndim != 3 for w in weights):
+        return node
+    if not all(np.isfinite(w).all() for w in weights if w is not None):
+        return node
+    operands = [*node.inputs, *[""] * (8 - len(node.inputs))]
+    scales = []
+    for i, array in zip((1, 2), weights):
+        assert array is not None
+        name = operands[i]
+        if name not in made:
+            made[name] = _add_weight(graph, name, array)
+        operands[i], scale = made[name]
+        scales.append(scale)
+    operands += [scales[0], "", scales[1]]
+    op = f"DynamicQuantize{node.op}"
+    return Node(op, operands, list(node.outputs), dict(node.attrs), LEPTON_DOMAIN, node.name)
+
+
+def _add_weight(graph: Graph, name: str, array: Array) -> tuple[str, str]:
+    """Names of the int8 weights and of their scales [directions, columns]."""
+    flat = quantize_weight(name, array.reshape(-1, array.shape[2]), axis=0)
+    values = graph.fresh_name(f"{name}_quantized")
+    graph.constants[values] = Constant.of(flat.values.reshape(array.shape))
+    scale = graph.fresh_name(f"{name}_scale")
+    graph.constants[scale] = Constant.of(flat.scale.reshape(array.shape[:2]))
+    return values, scale
