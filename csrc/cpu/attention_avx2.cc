@@ -56,40 +56,60 @@ inline __m256 masked_score(const AttentionRow& row, const float* scores, size_t 
   return select(allowed, t, minus_infinity());
 }
 
-// The maximum keeps its second operand where the first is NaN, so that NaN scores reach the
-// exponentials and the sum instead.
-inline float scores_and_max(const AttentionRow& row) {
+// Scaled and masked scores into p. The maximum keeps its second operand where the first is NaN, so
+// that NaN scores reach the exponentials and the sum instead.
+template <bool kPlain>
+inline float scores_and_max(const AttentionRow& row, size_t padded) {
+  const __m256 scale = set1(row.scale);
   __m256 max = set1(*row.max);
   const float* panel = row.scores;
-  for (size_t j = 0; j < row.n; panel += row.panel_stride)
+  for (size_t j = 0; j < padded; panel += row.panel_stride)
     for (size_t lane = 0; lane < row.width; lane += 8, j += 8) {
-      const __m256 t = masked_score(row, panel + lane, j);
+      const __m256 t = kPlain ? _mm256_mul_ps(_mm256_loadu_ps(panel + lane), scale)
+                              : masked_score(row, panel + lane, j);
       _mm256_storeu_ps(row.p + j, t);
       max = _mm256_max_ps(t, max);
     }
   return max_lanes(max);
 }
 
-float softmax_row(const AttentionRow& row) {
-  const float max = scores_and_max(row);
-  const size_t padded = (row.n + row.width - 1) / row.width * row.width;
-  const __m256 max_f32x8 = set1(max == -__builtin_inff() ? 0.0f : max);
+// e^x for x <= 0 (or NaN); what is below the normal numbers becomes the smallest of them.
+inline __m256 exp_of_negative(__m256 x) {
+  const ExpParts e = exp_parts(_mm256_max_ps(set1(-87.0f), x));
+  const __m256 power = power_of_two(_mm256_cvtps_epi32(e.n));
+  return fma(e.p, power, power);
+}
+
+// Exactly zero under the mask, where exp would leave the smallest number.
+template <bool kPlain>
+inline float exp_and_sum(float* p, size_t padded, __m256 max) {
   __m256 sum = _mm256_setzero_ps();
   for (size_t j = 0; j < padded; j += 8) {
-    const __m256 t = _mm256_loadu_ps(row.p + j);
-    const __m256 e = exp_f32x8(_mm256_sub_ps(t, max_f32x8));
-    // Exactly zero under the mask: exp alone would leave a denormal.
-    const __m256 p = _mm256_andnot_ps(_mm256_cmp_ps(t, minus_infinity(), _CMP_EQ_OQ), e);
-    _mm256_storeu_ps(row.p + j, p);
-    sum = _mm256_add_ps(sum, p);
+    const __m256 t = _mm256_loadu_ps(p + j);
+    __m256 e = exp_of_negative(_mm256_sub_ps(t, max));
+    if (!kPlain) e = _mm256_andnot_ps(_mm256_cmp_ps(t, minus_infinity(), _CMP_EQ_OQ), e);
+    _mm256_storeu_ps(p + j, e);
+    sum = _mm256_add_ps(sum, e);
   }
-  if (max == -__builtin_inff()) {
-    *row.sum += sum_lanes(sum);  // 0, or NaN when a score was
+  return sum_lanes(sum);
+}
+
+float softmax_row(const AttentionRow& row) {
+  const size_t padded = (row.n + row.width - 1) / row.width * row.width;
+  const bool plain = row.first == 0 && row.last == padded && row.softcap == 0 &&
+                     row.bias == nullptr && row.mask == nullptr;
+  const float max = plain ? scores_and_max<true>(row, padded) : scores_and_max<false>(row, padded);
+  const bool none = max == -__builtin_inff();
+  const __m256 max_f32x8 = set1(none ? 0.0f : max);
+  const float sum = plain && !none ? exp_and_sum<true>(row.p, padded, max_f32x8)
+                                   : exp_and_sum<false>(row.p, padded, max_f32x8);
+  if (none || *row.max == -__builtin_inff() || *row.max == max) {
+    *row.sum += sum;
+    *row.max = max;
     return 1.0f;
   }
-  const float correction =
-      *row.max == max ? 1.0f : _mm256_cvtss_f32(exp_f32x8(set1(*row.max - max)));
-  *row.sum = *row.sum * correction + sum_lanes(sum);
+  const float correction = _mm256_cvtss_f32(exp_f32x8(set1(*row.max - max)));
+  *row.sum = *row.sum * correction + sum;
   *row.max = max;
   return correction;
 }
@@ -210,11 +230,17 @@ void accumulate(const float* p, const float* values, size_t stride, size_t n, si
   store_tail(y + c, sum, lanes);
 }
 
-void scale(const float* x, float factor, size_t n, float* y) {
-  size_t c = 0;
-  for (; c + 8 <= n; c += 8)
-    _mm256_storeu_ps(y + c, _mm256_mul_ps(_mm256_loadu_ps(x + c), set1(factor)));
-  if (c < n) store_tail(y + c, _mm256_mul_ps(load_tail(x + c, n - c), set1(factor)), n - c);
+void scale(const float* x, size_t x_panel, float factor, size_t n, size_t width, float* y,
+           size_t y_panel) {
+  const __m256 factor_f32x8 = set1(factor);
+  for (size_t c = 0; c < n; c += width, x += x_panel, y += y_panel) {
+    const size_t count = n - c < width ? n - c : width;
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8)
+      _mm256_storeu_ps(y + i, _mm256_mul_ps(_mm256_loadu_ps(x + i), factor_f32x8));
+    if (i < count)
+      store_tail(y + i, _mm256_mul_ps(load_tail(x + i, count - i), factor_f32x8), count - i);
+  }
 }
 
 }  // namespace

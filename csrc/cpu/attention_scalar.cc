@@ -38,7 +38,7 @@ float softmax_row(const AttentionRow& row) {
     row.p[j] = std::exp(row.p[j] - max);
     sum += row.p[j];
   }
-  const float correction = std::exp(*row.max - max);
+  const float correction = *row.max == -HUGE_VALF ? 1 : std::exp(*row.max - max);
   *row.sum = *row.sum * correction + sum;
   *row.max = max;
   return correction;
@@ -73,8 +73,10 @@ void accumulate(const float* p, const float* values, size_t stride, size_t n, si
     for (size_t c = 0; c < depth; ++c) y[c] += p[j] * values[j * stride + c];
 }
 
-void scale(const float* x, float factor, size_t n, float* y) {
-  for (size_t c = 0; c < n; ++c) y[c] = x[c] * factor;
+void scale(const float* x, size_t x_panel, float factor, size_t n, size_t width, float* y,
+           size_t y_panel) {
+  for (size_t c = 0; c < n; c += width, x += x_panel, y += y_panel)
+    for (size_t i = 0; i < width && c + i < n; ++i) y[i] = x[i] * factor;
 }
 
 }  // namespace

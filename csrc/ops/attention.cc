@@ -383,8 +383,8 @@ void AttentionOp::tile(const Task& task, size_t head, size_t row, size_t rows, s
     block.sum = scratch.sum + slot * tile_rows + i;
     block.p = scratch.p + i * p_stride;
     const float correction = softmax(task, head, row + i, key, block);
-    for (size_t c = 0; c < panels && correction != 1.f; ++c)
-      kernels_.scale(y + c * panel + i * nr, correction, nr, y + c * panel + i * nr);
+    float* const row_y = y + i * nr;
+    if (correction != 1.f) kernels_.scale(row_y, panel, correction, panels * nr, nr, row_y, panel);
   }
   product.k = n;
   product.lhs_stride = p_stride;
@@ -429,10 +429,8 @@ void AttentionOp::finish(const Task& task, const Scratch& scratch) const {
       const size_t slot = g * per_head + r / tile_rows, i = r % tile_rows;
       const float sum = scratch.sum[slot * tile_rows + i];
       const float factor = sum == 0.f ? 0.f : 1.f / sum;
-      const float* from = scratch.y + slot * bound.y_tile + i * width;
-      float* const to = task.y(task.kv_head * s.group + g, task.row + r);
-      for (size_t c = 0; c < s.depth_v; c += width, from += tile_rows * width)
-        kernels_.scale(from, factor, std::min(width, s.depth_v - c), to + c);
+      kernels_.scale(scratch.y + slot * bound.y_tile + i * width, tile_rows * width, factor,
+                     s.depth_v, width, task.y(task.kv_head * s.group + g, task.row + r), width);
     }
 }
 

@@ -17,8 +17,8 @@ namespace lepton {
 // One row of scores against one block of keys: a step of the online softmax.
 //   max' = max(max, t), p[j] = exp(t[j] - max'), sum' = sum * exp(max - max') + sum of p
 // Keys beyond those allowed get p = 0, up to n rounded up to whole panels. Returns
-// exp(max - max'), by which what was accumulated so far must be scaled; a row with no allowed key
-// yet keeps max = -infinity, sum = 0 and returns 1.
+// exp(max - max'), by which what was accumulated so far must be scaled, or 1 when that is nothing;
+// a row with no allowed key yet keeps max = -infinity, sum = 0.
 struct AttentionRow {
   size_t n;            // keys in the block
   size_t first, last;  // allowed keys, first <= last <= n
@@ -49,8 +49,10 @@ struct AttentionKernels {
   void (*accumulate)(const float* p, const float* values, size_t stride, size_t n, size_t depth,
                      float correction, float* y);
 
-  // y[c] = x[c] * factor, c < n; y may be x.
-  void (*scale)(const float* x, float factor, size_t n, float* y);
+  // y = x * factor for n values in panels of `width` values, x_panel and y_panel elements apart; y
+  // may be x.
+  void (*scale)(const float* x, size_t x_panel, float factor, size_t n, size_t width, float* y,
+                size_t y_panel);
 };
 
 #define LEPTON_ATTENTION(name, isa) AttentionKernels name();

@@ -36,7 +36,7 @@ void write_row(const AttentionScores& a, const RunArgs& args, size_t index) {
   const float* const k = a.k + batch * a.k_strides.batch + head / s.group * a.k_strides.head;
   float* const row = args.output<float>(3) + index * s.total;
   a.kernels.dot(q, k, a.k_strides.row, s.total, s.depth, row);
-  a.kernels.scale(row, a.scale, s.total, row);
+  a.kernels.scale(row, s.total, a.scale, s.total, s.total, row, s.total);
   if (a.mode >= 1 && a.softcap != 0)
     for (size_t j = 0; j < s.total; ++j) row[j] = a.softcap * std::tanh(row[j] / a.softcap);
   if (a.mode < 2) return;
