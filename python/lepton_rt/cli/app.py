@@ -88,10 +88,16 @@ def run(
 @app.command()
 def quantize(
     model: ModelPath,
-    data: Annotated[
-        Path, typer.Option("--data", "-d", help="Calibration: .npy, .npz or a folder of images.")
-    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="An .onnx or .lepton file.")],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", help="Calibration: .npy, .npz or a folder of images."),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="static (needs --data), dynamic or weight_only.")
+    ] = "static",
+    bits: Annotated[int, typer.Option(help="8 or 4, of weight_only.")] = 8,
+    group_size: Annotated[int, typer.Option(help="Rows per scale of weight_only.")] = 128,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "minmax",
     exclude: Annotated[
         list[str] | None, typer.Option(help="A node, tensor or operator type to leave float.")
@@ -103,13 +109,19 @@ def quantize(
     limit: Annotated[int, typer.Option(min=1, help="Calibration samples at most.")] = 512,
     opset: Annotated[int, typer.Option(help="ONNX opset of an .onnx output.")] = 21,
 ) -> None:
-    """Quantise a model to int8 and print what that did to each tensor."""
+    """Quantise a model to 8 or 4 bits and print what that did to each tensor."""
     if output.suffix not in {".onnx", ".lepton"}:
         raise InputError(f"the output must be an .onnx or .lepton file, not {output.name!r}")
+    if mode == "static" and data is None:
+        raise InputError("static quantisation needs calibration data: --data")
     session = lepton_rt.load_model(model).session
+    batches = None if data is None else calibration_batches(session, data, batch, limit)
     quantized = lepton_rt.quantize(
         session.graph,
-        calibration_batches(session, data, batch, limit),
+        batches,
+        mode=mode,
+        bits=bits,
+        group_size=group_size,
         method=method,
         exclude=exclude or (),
         per_channel=per_channel,

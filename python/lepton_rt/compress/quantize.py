@@ -1,4 +1,4 @@
-"""Static post-training quantisation to 8-bit integers, in ONNX's QDQ form."""
+"""Post-training quantisation: static to 8-bit integers in ONNX's QDQ form, dynamic, weight-only."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lepton_rt.compress.placement import Placement, place
 from lepton_rt.compress.prepare import prepare
 from lepton_rt.compress.qparams import affine_parameters
 from lepton_rt.compress.report import Report, TensorReport
+from lepton_rt.compress.weights import GROUP_SIZES, quantize_dynamic, quantize_weights
 from lepton_rt.errors import ModelError
 from lepton_rt.graph.ir import Graph, Node
 from lepton_rt.session import load_graph, save_graph
@@ -28,6 +29,7 @@ ACTIVATIONS: dict[str, np.dtype[Any]] = {
     "uint8": np.dtype(np.uint8),
     "int8": np.dtype(np.int8),
 }
+MODES = ("static", "dynamic", "weight_only")
 
 
 @dataclass
@@ -49,7 +51,7 @@ class QuantizedModel:
 
 def quantize(
     model: Any,
-    batches: Iterable[Any] | Any,
+    batches: Iterable[Any] | Any = None,
     *,
     method: str = "minmax",
     per_channel: bool = True,
@@ -57,8 +59,18 @@ def quantize(
     activation: str = "uint8",
     percentile: float = 99.99,
     progress: bool = True,
+    mode: str = "static",
+    bits: int = 8,
+    group_size: int = 128,
+    symmetric: bool = True,
+    optimise_clip: bool = False,
 ) -> QuantizedModel:
-    """Quantises a float model to 8 bits with ranges learnt from calibration data.
+    """Quantises a float model to 8 bits with ranges learnt from calibration data, or without any.
+
+    mode: "static" uses `batches`. "dynamic" quantises the weights of matrix products to int8 and
+    their activations at run time. "weight_only" stores those weights with `bits` (8 or 4) in
+    groups of `group_size` rows (32, 64 or 128), `symmetric` or with zero points, the ranges shrunk
+    to the smallest squared error with `optimise_clip`; activations stay float.
 
     model: path, bytes, ModelProto, Graph, or a PyTorch module, which is exported on the first batch
     with a free batch size. batches: an iterable, read once, of arrays, tuples in input order, or
@@ -69,8 +81,15 @@ def quantize(
     Weights become symmetric int8, biases int32. Everything between the first and the last layer
     runs on integers where every operator on the way can. Raises InputError for calibration data
     that is missing, does not fit, or makes a tensor NaN or infinite; ValueError for an unknown
-    option; ModelError when the model has nothing to quantise.
+    option or missing batches; ModelError when the model has nothing to quantise.
     """
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; choose one of {MODES}")
+    if mode != "static":
+        options = _WeightOptions(mode, per_channel, bits, group_size, symmetric, optimise_clip)
+        return _quantize_weights(model, exclude, options)
+    if batches is None:
+        raise ValueError("static quantisation needs calibration batches")
     if method not in METHODS:
         raise ValueError(f"unknown calibration method {method!r}; choose one of {METHODS}")
     if activation not in ACTIVATIONS:
@@ -94,6 +113,48 @@ def quantize(
     parameters = {name: _parameters(extent, activation) for name, extent in ranges.items()}
     quantized = insert_qdq(graph, placement, parameters, per_channel)
     report = _report(method, graph, quantized, parameters, calibration, ranges)
+    return QuantizedModel(quantized, report, graph)
+
+
+@dataclass(frozen=True)
+class _WeightOptions:
+    """The modes without calibration, and their options."""
+
+    mode: str
+    per_channel: bool
+    bits: int
+    group_size: int
+    symmetric: bool
+    optimise_clip: bool
+
+    def __post_init__(self) -> None:
+        if self.bits not in (4, 8):
+            raise ValueError(f"bits must be 4 or 8, not {self.bits}")
+        if self.group_size not in GROUP_SIZES:
+            raise ValueError(f"group_size must be one of {GROUP_SIZES}, not {self.group_size}")
+
+
+def _quantize_weights(
+    model: Any, exclude: Collection[str], options: _WeightOptions
+) -> QuantizedModel:
+    names = [exclude] if isinstance(exclude, str) else exclude
+    original = load_graph(model)
+    graph = prepare(original)
+    excluded = excluded_outputs(original, graph, names)
+    method = options.mode
+    if options.mode == "dynamic":
+        quantized = quantize_dynamic(graph, excluded, options.per_channel)
+    else:
+        method = f"weight_only, {options.bits} bits in groups of {options.group_size}"
+        quantized = quantize_weights(
+            graph,
+            excluded,
+            options.bits,
+            options.group_size,
+            options.symmetric,
+            options.optimise_clip,
+        )
+    report = Report(method, [], _constant_bytes(graph), _constant_bytes(quantized))
     return QuantizedModel(quantized, report, graph)
 
 
@@ -170,4 +231,9 @@ def _report(
 
 
 def _constant_bytes(graph: Graph) -> int:
-    return sum(constant.nbytes for constant in graph.constants.values())
+    """Bytes as stored: two 4-bit integers share one."""
+    total = 0
+    for constant in graph.constants.values():
+        small = constant.dtype.name in ("int4", "uint4")
+        total += (constant.nbytes + 1) // 2 if small else constant.nbytes
+    return total
