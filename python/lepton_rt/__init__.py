@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lepton_rt.compress.compare import Comparison, compare
     from lepton_rt.compress.dynamic import quantize_dynamic
     from lepton_rt.compress.quantize import QuantizedModel, quantize
+    from lepton_rt.custom import register_op
     from lepton_rt.explanation import Explanation
     from lepton_rt.generation import generate
     from lepton_rt.graph.lepton_io import load_lepton, save_lepton
@@ -42,6 +43,7 @@ _LAZY = {
     "preprocess_image": "lepton_rt.zoo",
     "quantize": "lepton_rt.compress.quantize",
     "quantize_dynamic": "lepton_rt.compress.dynamic",
+    "register_op": "lepton_rt.custom",
     "save_lepton": "lepton_rt.graph.lepton_io",
     "save_onnx": "lepton_rt.graph.onnx_io",
 }
@@ -73,6 +75,7 @@ __all__ = [
     "preprocess_image",
     "quantize",
     "quantize_dynamic",
+    "register_op",
     "save_lepton",
     "save_onnx",
 ]

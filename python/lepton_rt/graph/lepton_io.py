@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lepton_rt.custom import custom_domains, registered_domains
 from lepton_rt.errors import ModelError, UnsupportedError
 from lepton_rt.graph.inference.context import ELEMENT_TYPES, dtype_from_name
 from lepton_rt.graph.ir import LEPTON_DOMAIN, OPSET, Array, Attr, Constant, Dim, Graph, Node, Value
@@ -37,7 +38,7 @@ def save_lepton(graph: Graph, path: str | os.PathLike[str]) -> None:
     verify(graph)
     writer = _Writer()
     document = {"version": FORMAT_VERSION, "opsets": graph.opsets, "graph": writer.graph(graph)}
-    foreign = set(graph.opsets) - {"", LEPTON_DOMAIN}
+    foreign = set(graph.opsets) - {"", LEPTON_DOMAIN} - custom_domains(graph)
     if foreign:
         raise UnsupportedError(f"operators of {sorted(foreign)} cannot be saved as .lepton")
     text = json.dumps(document, separators=(",", ":"), allow_nan=False)
@@ -83,7 +84,13 @@ def _check_version(document: Any, what: str) -> None:
     if not isinstance(version, int) or not all(isinstance(v, int) for v in opsets.values()):
         raise ModelError(f"the version of {what} is malformed")
     newer = opsets.get("", 0) > OPSET or opsets.get(LEPTON_DOMAIN, 0) > _LEPTON_VERSION
-    if version > FORMAT_VERSION or newer or set(opsets) - {"", LEPTON_DOMAIN}:
+    foreign = set(opsets) - {"", LEPTON_DOMAIN} - registered_domains()
+    if foreign:
+        raise ModelError(
+            f"{what} uses operators of domain {', '.join(sorted(map(str, foreign)))}, which "
+            "lepton_rt.register_op must teach first"
+        )
+    if version > FORMAT_VERSION or newer:
         raise ModelError(f"{what} was made by a newer version of lepton_rt: upgrade to read it")
     if version != FORMAT_VERSION or opsets.get("") != OPSET:
         raise ModelError(f"{what} has the unknown version {version}")

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
 
+from lepton_rt.custom import find_op
 from lepton_rt.errors import ModelError, UnsupportedError
 from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Attr, Constant, Dim, Graph, Node, Value
 from lepton_rt.graph.onnx_qoperators import SPELLINGS
@@ -124,10 +125,12 @@ class Importer:
         if key in self._functions:
             self._call(key, proto, scope, graph)
             return
-        if domain not in self._domains and f"{domain}.{op}" not in SPELLINGS:
+        known = domain in self._domains or f"{domain}.{op}" in SPELLINGS
+        if not known and find_op(domain, op) is None:
             raise ModelError(
                 f"operator {op!r} of domain {domain!r} is not known"
                 + (f" (node {proto.name!r})" if proto.name else "")
+                + "; lepton_rt.register_op can teach it"
             )
         attrs = self._attributes(proto, scope)
         inputs = [scope.rename(name) for name in proto.input]

@@ -10,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 
+from lepton_rt.custom import custom_domains
 from lepton_rt.errors import ModelError, UnsupportedError
 from lepton_rt.graph.ir import OPSET, Graph
 from lepton_rt.graph.onnx_export import build_model
@@ -47,7 +48,7 @@ def import_onnx(
     _check_opsets(importer)
     upgrader = Upgrader(importer.opset, importer.versions, graph.tensor_names())
     graph = infer_types(graph, infer_by_schema, upgrader)
-    graph.opsets.update(dict.fromkeys(domains, 1))
+    graph.opsets.update(dict.fromkeys(domains | custom_domains(graph), 1))
     verify(graph)
     try:
         check_graph(graph)

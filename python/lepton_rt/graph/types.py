@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lepton_rt.custom import find_op, infer_custom
 from lepton_rt.errors import ModelError, UnsupportedError
 from lepton_rt.graph.inference import RULES, contents
 from lepton_rt.graph.inference.context import Context, merge_shape
@@ -129,6 +130,9 @@ class Scope:
         rule = RULES.get(ctx.node.key)
         if rule is not None:
             return list(rule(ctx))
+        custom = find_op(ctx.node.domain, ctx.node.op)
+        if custom is not None:
+            return infer_custom(custom, ctx.node, ctx.inputs, ctx.previous)
         if self.fallback is not None:
             return self.fallback(ctx.node, ctx.inputs)
         return []

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_rt.graph.ir import Graph, Node, subgraphs
+from lepton_rt.graph.ir import LEPTON_DOMAIN, Graph, Node, subgraphs
 
 from .editor import Editor
 
@@ -31,7 +31,8 @@ def share_nodes(graph: Graph) -> Graph:
     editor = Editor(graph)
     seen: dict[Any, Node] = {}
     for node in editor.nodes():
-        if node.op in _KEPT or any(True for _ in subgraphs(node)):
+        own = node.domain not in ("", LEPTON_DOMAIN)  # may have a state
+        if own or node.op in _KEPT or any(True for _ in subgraphs(node)):
             continue
         key = (node.key, tuple(node.inputs), len(node.outputs), _frozen(node.attrs))
         first = seen.setdefault(key, node)
