@@ -69,6 +69,32 @@ def import_torch(model: Any, example_inputs: Any = None, dynamic: Any = None) ->
         return _exported(model, args=args, kwargs=kwargs or None, dynamic_shapes=shapes)
 
 
+def export_program(module: Any, args: tuple[Any, ...], dynamic_shapes: Any) -> Any:
+    """`torch.export.export` for graphs that compute, and do nothing else.
+
+    Raises:
+        UnsupportedError: the module cannot be exported, writes to its inputs or buffers, or draws
+            random numbers.
+    """
+    import torch
+
+    try:
+        with _silenced(), torch.no_grad():
+            program = torch.export.export(module, args, dynamic_shapes=dynamic_shapes)
+            program = program.run_decompositions({})
+    except (Error, MemoryError):
+        raise
+    except Exception as error:
+        raise UnsupportedError(f"PyTorch cannot export the model: {_cause(error)}") from error
+    signature = program.graph_signature
+    if signature.buffers_to_mutate or signature.user_inputs_to_mutate:
+        raise UnsupportedError("the model changes its inputs or buffers in place")
+    for node in program.graph.nodes:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise UnsupportedError(f"the model draws random numbers ({node.target})")
+    return program
+
+
 def _is_module(model: Any) -> bool:
     return isinstance(model, sys.modules["torch"].nn.Module)
 
