@@ -212,12 +212,14 @@ info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [512, 512]) for n in
 graph = helper.make_graph(nodes, "long", info[:1], info[1:], [w])
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 session = lepton_rt.Session(model, threads=1)
+# Whatever started the tests in the background may have had interrupts ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 start = time.monotonic()
 try:
     session.run(np.ones((512, 512), np.float32))
 except KeyboardInterrupt:
-    assert time.monotonic() - start < 2.5
+    assert time.monotonic() - start < 5
     print("interrupted")
 """
 
