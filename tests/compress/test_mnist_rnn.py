@@ -15,7 +15,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 
 
 def trained_lstm(images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Any:
-    """A one-layer LSTM over rows [batch, 28, 28] of digits, and a linear layer on its last state."""
+    """An LSTM over rows [batch, 28, 28] of digits, and a linear layer on its last state."""
     import torch
     from torch import nn
 
@@ -31,7 +31,7 @@ def trained_lstm(images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64])
             y, _ = self.lstm(rows)
             return self.head(y[:, -1])
 
-    model, batch, epochs = Rows(), 64, 10
+    model, batch, epochs = Rows(), 64, 8
     x, y = torch.from_numpy(images), torch.from_numpy(labels)
     optimiser = torch.optim.Adam(model.parameters())
     rounds = epochs * (len(x) // batch)
