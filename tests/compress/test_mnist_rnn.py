@@ -31,7 +31,7 @@ def trained_lstm(images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64])
             y, _ = self.lstm(rows)
             return self.head(y[:, -1])
 
-    model, batch, epochs = Rows(), 64, 8
+    model, batch, epochs = Rows(), 64, 6
     x, y = torch.from_numpy(images), torch.from_numpy(labels)
     optimiser = torch.optim.Adam(model.parameters())
     rounds = epochs * (len(x) // batch)
