@@ -19,6 +19,7 @@ import numpy as np
 
 from lepton_rt.errors import Error, InputError, UnsupportedError
 from lepton_rt.graph.ir import OPSET, Graph
+from lepton_rt.torch_quantized import holds_narrow_ranges, with_clamps
 
 NAME = "torch.export"
 
@@ -65,6 +66,8 @@ def import_torch(model: Any, example_inputs: Any = None, dynamic: Any = None) ->
     shapes = _dynamic_shapes(model, args, kwargs, dynamic)
     if shapes is not None:
         args, kwargs = _without_ones(model, args, kwargs, shapes)
+    if _is_quantised(model):  # its own modes were settled when it was converted
+        return _exported(_program(model, args, kwargs, shapes))
     with _eval_mode(model):
         return _exported(model, args=args, kwargs=kwargs or None, dynamic_shapes=shapes)
 
@@ -179,6 +182,25 @@ def _eval_mode(module: Any) -> Iterator[None]:
             part.training = True
 
 
+def _is_quantised(module: Any) -> bool:
+    from torch import fx
+
+    return isinstance(module, fx.GraphModule) and holds_narrow_ranges(module.graph)
+
+
+def _program(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any) -> Any:
+    import torch
+    from torch.utils import _pytree as pytree
+
+    free = torch.export.Dim.DYNAMIC
+    shapes = pytree.tree_map(lambda s: free if isinstance(s, str) else s, shapes)
+    try:
+        with _silenced(), torch.no_grad():
+            return torch.export.export(module, args, kwargs or None, dynamic_shapes=shapes)
+    except Exception as error:
+        raise UnsupportedError(f"PyTorch cannot export the model: {_cause(error)}") from error
+
+
 def _exported(model: Any, **arguments: Any) -> Graph:
     import torch
 
@@ -188,6 +210,8 @@ def _exported(model: Any, **arguments: Any) -> Graph:
         del arguments["dynamic_shapes"]
     try:
         with _silenced(), torch.no_grad():
+            if not _is_module(model):
+                model = with_clamps(model)
             program = torch.onnx.export(
                 model, dynamo=True, opset_version=OPSET, verbose=False, **arguments
             )
