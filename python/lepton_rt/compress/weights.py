@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 from lepton_rt.compress.qparams import quantize_weight
 from lepton_rt.errors import ModelError
+from lepton_rt.graph.inference.context import dtype_from_name
 from lepton_rt.graph.ir import Array, Attr, Constant, Graph, Node, Value, node_reads
 
 FLOAT_CODE = 1
@@ -242,7 +242,4 @@ def _error(cut: FloatArray, made: tuple[FloatArray, FloatArray, FloatArray]) -> 
 
 
 def _dtype(bits: int, symmetric: bool) -> np.dtype[Any]:
-    if bits == 8:
-        return np.dtype(np.int8 if symmetric else np.uint8)
-    small: np.dtype[Any] = np.dtype(ml_dtypes.int4 if symmetric else ml_dtypes.uint4)
-    return small
+    return dtype_from_name(f"{'' if symmetric else 'u'}int{bits}")

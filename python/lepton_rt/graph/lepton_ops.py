@@ -248,6 +248,15 @@ def _dynamic_matmul(body: Body) -> list[Node]:
     return body.finish(_activate(body, y))
 
 
+def _matmul_nbits(body: Body) -> list[Node]:
+    b = body("DequantizeLinear", *map(body.input, (1, 2, 3)), axis=0, **body.attrs())
+    y = body("MatMul", body.input(0), b)
+    for i in (4, 5):
+        if body.input(i):
+            y = body("Add", y, body.input(i))
+    return body.finish(_activate(body, y))
+
+
 def _qlinear_average_pool(body: Body) -> list[Node]:
     x, last = body.input(0), body.flag("channels_last")
     rank = body.rank(x, body.node.outputs[0]) if last else 0
@@ -306,6 +315,7 @@ _BODIES: dict[str, Callable[[Body], list[Node]]] = {
     "QLinearConv": _qlinear_conv,
     "QLinearMatMul": _qlinear_matmul,
     "DynamicQuantizeMatMul": _dynamic_matmul,
+    "MatMulNBits": _matmul_nbits,
     "QLinearAveragePool": _qlinear_average_pool,
     "QLinearReduceMean": _qlinear_reduce_mean,
     "DynamicQuantizeLSTM": _dynamic_quantize_recurrent,

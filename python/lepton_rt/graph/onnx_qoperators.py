@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from lepton_rt.errors import ModelError, UnsupportedError
-from lepton_rt.graph.ir import LEPTON_DOMAIN, Attr, Node
+from lepton_rt.graph.inference.context import dtype_from_name
+from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Attr, Node
 from lepton_rt.graph.onnx_site import Rule, Site
 
 MICROSOFT = "com.microsoft"
@@ -134,6 +135,52 @@ def _matmul_to_float(site: Site) -> list[Node]:
     return _scaled(spell, sums, (spell.needed(2), spell.needed(3)), spell.input(6))
 
 
+def _matmul_nbits(site: Site) -> list[Node]:
+    """MatMulNBits: A, B [N, groups, bytes], scales, zero_points, g_idx, bias; groups along K."""
+    spell = _Spelling(site)
+    if spell.input(4):
+        raise UnsupportedError("MatMulNBits with g_idx is not supported")
+    sizes = [site.node.attrs.get(name, 0) for name in ("K", "N", "block_size")]
+    k, n, size = (value if isinstance(value, int) else 0 for value in sizes)
+    bits = site.node.attrs.get("bits", 4)
+    b, scales, zero = site.array(1), site.array(2), site.array(3) if spell.input(3) else None
+    if b is None or scales is None or (spell.input(3) and zero is None):
+        raise UnsupportedError("MatMulNBits with computed weights is not supported")
+    if bits not in (4, 8) or (zero is not None and zero.dtype != np.uint8):
+        raise UnsupportedError("MatMulNBits of this kind is not supported")
+    groups = -(-k // size) if k > 0 and n > 0 and size > 0 else 0
+    if groups == 0 or b.dtype != np.uint8 or scales.size != n * groups:
+        raise ModelError("MatMulNBits has impossible sizes")
+    wide = bits == 8
+    values = _unpacked(b, n, groups * size, wide)[:, :k]
+    if zero is None:
+        points = np.full((n, groups), 128 if wide else 8, np.uint8)
+    else:
+        points = _unpacked(zero, n, groups, wide)
+    stored = dtype_from_name("uint8" if wide else "uint4")
+    names = [
+        site.constant(values.T, stored, "weight"),
+        site.constant(scales.reshape(n, groups).T, scales.dtype, "scale"),
+        site.constant(points.T, stored, "zero_point"),
+    ]
+    weight = spell.add("DequantizeLinear", *names, axis=0, block_size=size)
+    y = spell.add("MatMul", spell.needed(0), weight)
+    if spell.input(5):
+        spell.add("Add", y, spell.input(5))
+    return spell.finished()
+
+
+def _unpacked(packed: Array, rows: int, columns: int, wide: bool) -> Array:
+    """uint8 [rows, columns] of 8- or 4-bit integers, the low half of a byte first."""
+    width = columns if wide else -(-columns // 2)
+    if packed.size != rows * width:
+        raise ModelError("MatMulNBits holds another number of bytes than its sizes say")
+    flat = packed.reshape(rows, width)
+    if wide:
+        return flat
+    return np.stack([flat & 15, flat >> 4], axis=-1).reshape(rows, -1)[:, :columns]
+
+
 def _binary(op: str) -> Rule:
     def rule(site: Site) -> list[Node]:
         spell = _Spelling(site)
@@ -228,6 +275,7 @@ SPELLINGS: dict[str, Rule] = {
     f"{MICROSOFT}.QGemm": _gemm,
     f"{MICROSOFT}.DynamicQuantizeMatMul": _dynamic_matmul,
     f"{MICROSOFT}.MatMulIntegerToFloat": _matmul_to_float,
+    f"{MICROSOFT}.MatMulNBits": _matmul_nbits,
     f"{MICROSOFT}.QLinearAdd": _binary("Add"),
     f"{MICROSOFT}.QLinearMul": _binary("Mul"),
     f"{MICROSOFT}.QLinearSigmoid": _unary("Sigmoid"),

@@ -42,6 +42,8 @@ _NEEDED_INPUTS = {
     "Conv": 2,
     "ConvTranspose": 2,
     "MatMul": 2,
+    "DynamicQuantizeMatMul": 3,
+    "MatMulNBits": 3,
     "QLinearConv": 5,
     "QLinearMatMul": 5,
     "QLinearAveragePool": 4,

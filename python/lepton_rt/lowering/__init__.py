@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lepton_rt.lower import Rule
 
-from . import conv, elementwise, matmul, movement, pool, rnn
+from . import conv, elementwise, matmul, matmul_nbits, movement, pool, rnn
 
 __all__ = ["RULES"]
 
@@ -12,6 +12,7 @@ RULES: dict[str, Rule] = {
     **conv.RULES,
     **elementwise.RULES,
     **matmul.RULES,
+    **matmul_nbits.RULES,
     **movement.RULES,
     **pool.RULES,
     **rnn.RULES,

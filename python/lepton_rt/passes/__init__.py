@@ -22,6 +22,7 @@ from .fuse_clamp import fuse_clamp
 from .fuse_dynamic_quantize import fuse_dynamic_quantize
 from .fuse_elementwise import fuse_elementwise
 from .fuse_epilogue import fuse_epilogue
+from .fuse_matmul_nbits import fuse_matmul_nbits
 from .fuse_residual import fuse_residual
 from .move_dequantize import move_dequantize
 from .move_quantize import move_quantize
@@ -50,6 +51,7 @@ PASSES: tuple[Pass, ...] = (
     move_quantize,
     absorb_qdq,
     fuse_residual,
+    fuse_matmul_nbits,
     fold_dequantize,
     fuse_dynamic_quantize,
     fuse_epilogue,

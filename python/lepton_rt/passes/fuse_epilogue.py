@@ -11,7 +11,13 @@ from .editor import Editor
 
 __all__ = ["fuse_epilogue"]
 
-_BIAS = {"lepton.Conv": 2, "lepton.MatMul": 2, "MatMul": 2, "lepton.DynamicQuantizeMatMul": 4}
+_BIAS = {
+    "lepton.Conv": 2,
+    "lepton.MatMul": 2,
+    "MatMul": 2,
+    "lepton.DynamicQuantizeMatMul": 4,
+    "lepton.MatMulNBits": 4,
+}
 """Layer → index of its operand bias; the residual follows."""
 
 

@@ -57,7 +57,7 @@ def _qlinear_matmul(ctx: Context) -> Outputs:
     return one(_requantized(ctx, 6, 12), matmul_shape(ctx.shape(0), ctx.shape(3)))
 
 
-def _dynamic_matmul(ctx: Context) -> Outputs:
+def _float_matmul(ctx: Context) -> Outputs:
     return one(FLOAT, matmul_shape(ctx.shape(0), ctx.shape(1)))
 
 
@@ -141,7 +141,8 @@ RULES: dict[str, Rule] = {
     "lepton.Conv": _conv,
     "lepton.QLinearConv": _qlinear_conv,
     "lepton.MatMul": _matmul,
-    "lepton.DynamicQuantizeMatMul": _dynamic_matmul,
+    "lepton.DynamicQuantizeMatMul": _float_matmul,
+    "lepton.MatMulNBits": _float_matmul,
     "lepton.QLinearMatMul": _qlinear_matmul,
     "lepton.ConvTranspose": _conv_transpose,
     "lepton.MaxPool": _pool,
