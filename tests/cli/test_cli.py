@@ -105,6 +105,26 @@ def test_quantize_with_a_folder_of_images(
     onnx.checker.check_model(onnx.load(tmp_path / "q.onnx"), full_check=True)
 
 
+@pytest.mark.parametrize("mode", ["dynamic", "weight_only"])
+def test_quantize_without_data(
+    mode: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "q.lepton"
+    text = output(capsys, "quantize", model, "-o", target, "--mode", mode, "--group-size", 32)
+    assert f"method: {mode}" in text
+    x = batches(seed=4)[0]
+    difference = lepton_rt.Session(target).run(x) - run_onnx(cnn(), {"x": x})[0]
+    assert 0 < np.abs(difference).max() < 0.03
+
+
+def test_static_quantisation_needs_data(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, message = failure(capsys, "quantize", model, "-o", tmp_path / "q.onnx")
+    assert code == 1
+    assert "--data" in message
+
+
 def test_explain_and_info(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = output(capsys, "explain", model)
     assert "instruction set" in text
