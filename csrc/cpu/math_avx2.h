@@ -127,8 +127,8 @@ inline __m256 tanh_f32x8(__m256 x) {
   return select(_mm256_cmp_ps(a, set1(0.625f), _CMP_LT_OQ), small, with_sign_of(large, x));
 }
 
-// erfc(a) = exp(−t), t = a p(a), 0 <= a <= kErfEnd, error 2e-9 relative in erf, 2e-9 · (1 + 0.002 / erfc)
-// in erfc; even and odd powers of p run as two chains.
+// erfc(a) = exp(−t), t = a p(a), 0 <= a <= kErfEnd, error 2e-9 relative in erf, 2e-9 · (1 + 0.002 /
+// erfc) in erfc; even and odd powers of p run as two chains.
 constexpr float kErfEnd = 4.2f;
 inline ExpParts erfc_parts(__m256 a) {
   const __m256 z = _mm256_mul_ps(a, a);

@@ -98,8 +98,8 @@ inline void eight_columns(const float* x, float* y, size_t n, size_t stride, boo
   }
 }
 
-// Sixteen columns through a tile on the stack: each cache line is read and written once, however the
-// rows fall on the cache's sets.
+// Sixteen columns through a tile on the stack: each cache line is read and written once, however
+// the rows fall on the cache's sets.
 constexpr size_t kTileRows = 256;
 
 inline void sixteen_columns(const float* x, float* y, size_t n, size_t stride, bool log) {

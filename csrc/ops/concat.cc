@@ -1,5 +1,5 @@
-// Concat and Split: one strided copy per piece. A first piece that the caller keeps where the result
-// begins (a cache that grows) is there already.
+// Concat and Split: one strided copy per piece. A first piece that the caller keeps where the
+// result begins (a cache that grows) is there already.
 #include "ops/movement.h"
 
 namespace lepton {

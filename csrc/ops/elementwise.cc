@@ -19,12 +19,11 @@ bool is_float(DType t) {
 // Integers that float32 holds exactly.
 bool is_short(DType t) { return lepton::size_of(t) <= 2 && !is_float(t); }
 
-// An absent `compute`: float64 when one is read, float32 when any other float is read or made, be it
-// between a Dequantize and a Quantize, else integers.
+// An absent `compute`: float64 when one is read, float32 when any other float is read or made, be
+// it between a Dequantize and a Quantize, else integers.
 Compute default_compute(const StepDesc& step) {
   const std::string_view program = step.attrs->s("program");
-  bool any_float =
-      is_float(step.outputs[0]) || program.find("uantize") != std::string_view::npos;
+  bool any_float = is_float(step.outputs[0]) || program.find("uantize") != std::string_view::npos;
   for (const TensorInfo& input : step.inputs) {
     if (input.dtype == DType::kF64) return Compute::kF64;
     any_float = any_float || is_float(input.dtype);
@@ -49,18 +48,25 @@ bool is_exact_in_f32(const Program& program) {
       largest = std::max(largest, bound[static_cast<size_t>(instruction.operand[i])]);
     }
     switch (instruction.op) {
-      case MicroOp::kNot: case MicroOp::kAnd: case MicroOp::kOr: case MicroOp::kXor:
-      case MicroOp::kEqual: case MicroOp::kGreater: case MicroOp::kLess:
-      case MicroOp::kGreaterOrEqual: case MicroOp::kLessOrEqual: case MicroOp::kSign:
-        bound.push_back(1);
-        break;
-      case MicroOp::kMin: case MicroOp::kMax: case MicroOp::kRelu: case MicroOp::kClip:
-      case MicroOp::kAbs: case MicroOp::kNeg: case MicroOp::kWhere:
-        bound.push_back(largest);
-        break;
-      case MicroOp::kAdd: case MicroOp::kSub:
-        bound.push_back(sum);
-        break;
+      case MicroOp::kNot:
+      case MicroOp::kAnd:
+      case MicroOp::kOr:
+      case MicroOp::kXor:
+      case MicroOp::kEqual:
+      case MicroOp::kGreater:
+      case MicroOp::kLess:
+      case MicroOp::kGreaterOrEqual:
+      case MicroOp::kLessOrEqual:
+      case MicroOp::kSign: bound.push_back(1); break;
+      case MicroOp::kMin:
+      case MicroOp::kMax:
+      case MicroOp::kRelu:
+      case MicroOp::kClip:
+      case MicroOp::kAbs:
+      case MicroOp::kNeg:
+      case MicroOp::kWhere: bound.push_back(largest); break;
+      case MicroOp::kAdd:
+      case MicroOp::kSub: bound.push_back(sum); break;
       default: return false;
     }
     if (bound.back() > kLimit) return false;

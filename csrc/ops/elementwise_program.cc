@@ -208,7 +208,8 @@ class Parser {
     if (instruction.op == MicroOp::kPow) replace_power(&instruction);
     instruction.fn = find_micro(instruction.op, program_->compute, isa_);
     if (instruction.fn == nullptr)
-      return unsupported("'" + std::string(kOps[static_cast<int>(instruction.op)].name) + "' has no kernel for this compute type");
+      return unsupported("'" + std::string(kOps[static_cast<int>(instruction.op)].name) +
+                         "' has no kernel for this compute type");
     registers_.push_back(kResult + static_cast<int>(program_->instructions.size()));
     program_->instructions.push_back(instruction);
     program_->cost += kOps[static_cast<int>(instruction.op)].cost;
@@ -221,9 +222,12 @@ class Parser {
     if (exponent < kLiteral || exponent >= kResult) return;
     const Literal& literal = program_->literals[static_cast<size_t>(exponent - kLiteral)];
     double value = 0;
-    if (program_->compute == Compute::kF32) value = static_cast<double>(literal.f32);
-    else if (program_->compute == Compute::kF64) value = literal.f64;
-    else value = static_cast<double>(literal.i64);
+    if (program_->compute == Compute::kF32)
+      value = static_cast<double>(literal.f32);
+    else if (program_->compute == Compute::kF64)
+      value = literal.f64;
+    else
+      value = static_cast<double>(literal.i64);
     const bool is_float = program_->compute == Compute::kF32 || program_->compute == Compute::kF64;
     if (value == 2) {
       instruction->op = MicroOp::kMul;

@@ -1,11 +1,11 @@
 // The seam between the runtime and the operator families.
 //
 // A family is a factory (make_*) in its driver file, listed in ops.inc. The factory reads one plan
-// step: attributes, dtypes, and constants already packed by the family's own packer. It rejects what
-// it cannot run with Code::kUnsupported and a reason; `lower` then makes a host step of it. The Op it
-// makes is immutable and shared by all runs. For concrete input shapes the runtime calls bind(), the
-// shape rule: it sets output shapes, asks for scratch, and leaves a closure that run() calls. Nothing
-// in a closure allocates.
+// step: attributes, dtypes, and constants already packed by the family's own packer. It rejects
+// what it cannot run with Code::kUnsupported and a reason; `lower` then makes a host step of it.
+// The Op it makes is immutable and shared by all runs. For concrete input shapes the runtime calls
+// bind(), the shape rule: it sets output shapes, asks for scratch, and leaves a closure that run()
+// calls. Nothing in a closure allocates.
 #pragma once
 
 #include <cstddef>
@@ -31,8 +31,8 @@ class Attrs {
   struct Entry {
     std::string_view name;
     enum Kind : uint8_t { kInts = 0, kFloats = 1, kString = 2 } kind;
-    uint32_t count;     // elements, or bytes of the string
-    const void* data;   // int64_t[], float[] (aligned) or char[]
+    uint32_t count;    // elements, or bytes of the string
+    const void* data;  // int64_t[], float[] (aligned) or char[]
   };
   void add(Entry e) { entries_.push_back(e); }
 
@@ -41,8 +41,14 @@ class Attrs {
   float f(std::string_view name, float otherwise = 0.f) const;
   std::string_view s(std::string_view name, std::string_view otherwise = {}) const;
   // Pointer and count of a list; {nullptr, 0} when absent.
-  struct Ints { const int64_t* data; size_t size; };
-  struct Floats { const float* data; size_t size; };
+  struct Ints {
+    const int64_t* data;
+    size_t size;
+  };
+  struct Floats {
+    const float* data;
+    size_t size;
+  };
   Ints ints(std::string_view name) const;
   Floats floats(std::string_view name) const;
 
@@ -81,8 +87,14 @@ struct RunArgs {
   std::byte* scratch;  // 64-byte aligned, as large as bind asked for
   Parallel parallel;
 
-  template <typename T> const T* input(int i) const { return static_cast<const T*>(in[i]); }
-  template <typename T> T* output(int i) const { return static_cast<T*>(out[i]); }
+  template <typename T>
+  const T* input(int i) const {
+    return static_cast<const T*>(in[i]);
+  }
+  template <typename T>
+  T* output(int i) const {
+    return static_cast<T*>(out[i]);
+  }
 };
 using RunFn = std::function<Status(const RunArgs&)>;
 
@@ -109,7 +121,8 @@ class BindContext {
   virtual int threads() const = 0;  // Parallel::threads() of the runs to come
 
   // Makes the contents of input i available. True: input(i).data is set. False: the tensor is
-  // computed at run time; return needs_value() at once, and bind() is called again when it is known.
+  // computed at run time; return needs_value() at once, and bind() is called again when it is
+  // known.
   virtual bool require_value(int i) = 0;
   static Status needs_value() { return {Code::kInternal, "value needed at bind"}; }
 

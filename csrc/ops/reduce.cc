@@ -263,8 +263,8 @@ class ReduceOpOf : public Op {
   }
 
   // The innermost reduced dimension goes to the kernel whole.
-  static void fold_columns(const Loops<T, kWide>& loops, ReduceOp op, const ReduceGeometry& g, const T* x,
-                           int64_t width, const Acc* shift, Acc* acc) {
+  static void fold_columns(const Loops<T, kWide>& loops, ReduceOp op, const ReduceGeometry& g,
+                           const T* x, int64_t width, const Acc* shift, Acc* acc) {
     for (int64_t j = 0; j < width; ++j) acc[j] = A::identity(op);
     LoopNest outer = g.reduced;
     int64_t rows = 1, stride = 0;

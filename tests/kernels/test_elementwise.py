@@ -232,8 +232,7 @@ def test_chains_in_place(isa: str, rng: np.random.Generator) -> None:
         (["e", "d", "x"], "Max r0 r1;Add r3 r2;Mul r4 r0", "float32", "f"),
     ]
     steps = [
-        Step("lepton.Elementwise", ins, [out], {"program": text})
-        for ins, text, _, out in texts
+        Step("lepton.Elementwise", ins, [out], {"program": text}) for ins, text, _, out in texts
     ]
     plan = Plan(isa, {"x": Value(x.dtype, x.shape)}, ["f"], steps,
                 dtypes={out: np.dtype(t) for _, _, t, out in texts})  # fmt: skip
@@ -395,7 +394,9 @@ def test_integer_literals(isa: str) -> None:
 
 def test_quantised_sum(isa: str, rng: np.random.Generator) -> None:
     a, b = (rng.integers(0, 256, (3, 333)).astype(np.uint8) for _ in range(2))
-    text = "Dequantize r0 #0.02 #120;Dequantize r1 #0.03 #128;Add r2 r3;Quantize r4 #0.05 #10 #0 #255"
+    text = (
+        "Dequantize r0 #0.02 #120;Dequantize r1 #0.03 #128;Add r2 r3;Quantize r4 #0.05 #10 #0 #255"
+    )
     got = program(text, [a, b], "uint8", isa=isa)  # without a compute type: float32
     f32 = np.float32
     real = (a.astype(f32) - 120) * f32(0.02) + (b.astype(f32) - 128) * f32(0.03)
