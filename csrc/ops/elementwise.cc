@@ -118,6 +118,7 @@ Status ElementwiseOp::input_shapes(const BindContext& context, std::vector<Shape
 Status ElementwiseOp::bind(BindContext& context) const {
   std::vector<Shape> shapes;
   LEPTON_RETURN_IF_ERROR(input_shapes(context, &shapes));
+  if (shapes.size() != stored_.size()) return internal_error("a shape for every input is needed");
   Shape shape;
   LEPTON_RETURN_IF_ERROR(broadcast_shapes(shapes, &shape));
   LEPTON_RETURN_IF_ERROR(context.set_output(0, shape));

@@ -22,6 +22,7 @@ class ElementwiseOp : public Op {
   ElementwiseOp() = default;
   Status init(const StepDesc& step, std::string_view text, Compute compute);
   // The shapes of the inputs as the program sees them.
+  int num_inputs() const { return program_.num_inputs; }
   virtual Status input_shapes(const BindContext& context, std::vector<Shape>* shapes) const;
 
  private:

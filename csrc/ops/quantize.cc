@@ -45,8 +45,7 @@ class LinearOp : public ElementwiseOp {
   Status input_shapes(const BindContext& context, std::vector<Shape>* shapes) const override {
     const Shape& x = context.input(0).shape;
     shapes->push_back(x);
-    const int inputs = context.num_inputs();
-    for (int i = 1; i < inputs; ++i) {
+    for (int i = 1; i < num_inputs(); ++i) {  // an omitted zero point has no input
       const Shape& s = context.input(i).shape;
       if (i == 2 && s.elements() != context.input(1).shape.elements())
         return invalid_input("scale and zero point differ in shape");

@@ -156,3 +156,16 @@ def test_lookup_needs_256_entries() -> None:
     with pytest.raises(Exception, match="256"):
         run_op("lepton.Lookup", [np.zeros(3, np.uint8), np.zeros(255, np.uint8)],
                outputs=("uint8",))  # fmt: skip
+
+
+@pytest.mark.parametrize("op", ["QuantizeLinear", "DequantizeLinear"])
+def test_zero_point_omitted_by_an_empty_name(op: str, isa: str) -> None:
+    """The third operand is there but empty, as exporters may write it."""
+    scale = np.array(0.5, np.float32)
+    x = np.arange(24).reshape(2, 3, 4)
+    if op == "QuantizeLinear":
+        (got,) = run_op(op, [x.astype(np.float32), scale, None], outputs=("uint8",), isa=isa)
+        np.testing.assert_array_equal(got, (x * 2).astype(np.uint8))
+    else:
+        (got,) = run_op(op, [x.astype(np.uint8), scale, None], isa=isa)
+        np.testing.assert_array_equal(got, (x / 2).astype(np.float32))
