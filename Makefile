@@ -2,6 +2,8 @@
 # later (with venv and its C headers) and a C++17 compiler; cmake and ninja come from PyPI.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Processes that share the tests; each may need a few GiB.
+PYTEST_WORKERS ?= 2
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DELETE_ON_ERROR:
@@ -51,7 +53,7 @@ demo: $(venv)/installed ## Train, quantise and compare a small network (lepton-r
 	$(bin)/lepton-rt demo
 
 test: $(venv)/installed ## The test suite, then lint (about ten minutes)
-	@$(pytest); tests=$$?; $(MAKE) --no-print-directory lint && exit $$tests
+	@$(pytest) -n $(PYTEST_WORKERS); tests=$$?; $(MAKE) --no-print-directory lint && exit $$tests
 
 lint: $(venv)/installed ## ruff, mypy --strict, clang-format
 	$(python) -m ruff check .

@@ -9,7 +9,7 @@ check-slow: $(venv)/installed
 
 # Everything once more on the portable code alone.
 check-scalar: $(venv)/installed
-	LEPTON_MAX_ISA=scalar $(pytest)
+	LEPTON_MAX_ISA=scalar $(pytest) -n $(PYTEST_WORKERS)
 
 # A sanitizer needs its own extension: build/<preset>/python is a package beside the real one.
 build/%/python/built: $(venv)/installed

@@ -10,7 +10,6 @@ from lepton_rt.errors import Error, InputError, ModelError, UnsupportedError
 if TYPE_CHECKING:
     from lepton_rt import compat
     from lepton_rt.compress.compare import Comparison, compare
-    from lepton_rt.compress.dynamic import quantize_dynamic
     from lepton_rt.compress.quantize import QuantizedModel, quantize
     from lepton_rt.custom import register_op
     from lepton_rt.explanation import Explanation
@@ -42,7 +41,6 @@ _LAZY = {
     "load_model": "lepton_rt.zoo",
     "preprocess_image": "lepton_rt.zoo",
     "quantize": "lepton_rt.compress.quantize",
-    "quantize_dynamic": "lepton_rt.compress.dynamic",
     "register_op": "lepton_rt.custom",
     "save_lepton": "lepton_rt.graph.lepton_io",
     "save_onnx": "lepton_rt.graph.onnx_io",
@@ -74,7 +72,6 @@ __all__ = [
     "load_model",
     "preprocess_image",
     "quantize",
-    "quantize_dynamic",
     "register_op",
     "save_lepton",
     "save_onnx",

@@ -59,7 +59,7 @@ def test_two_layers(kind: str) -> None:
 def test_two_layers_with_int8_weights(kind: str) -> None:
     torch.manual_seed(3)
     model = TwoLayers(kind).eval()
-    session = lepton_rt.Session(lepton_rt.quantize_dynamic(exported(model)))
+    session = lepton_rt.Session(lepton_rt.quantize(exported(model), mode="dynamic").graph)
     steps = list(session.explain())
     assert not any(step.is_host for step in steps)
     assert sum(step.op == f"lepton.DynamicQuantize{kind}" for step in steps) == 2

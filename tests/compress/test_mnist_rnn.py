@@ -68,7 +68,7 @@ def test_accuracy_before_and_after(tmp_path: Path) -> None:
         answers = session.run(digits.test_images[:, 0]).argmax(1)
         return float(np.mean(answers == digits.test_labels))
 
-    integers = lepton_rt.Session(lepton_rt.quantize_dynamic(tmp_path / "rows.onnx"))
+    integers = lepton_rt.Session(lepton_rt.quantize(tmp_path / "rows.onnx", mode="dynamic").graph)
     assert "lepton.DynamicQuantizeLSTM" in {step.op for step in integers.explain()}
     before, after = accuracy(lepton_rt.Session(tmp_path / "rows.onnx")), accuracy(integers)
     print(f"float32 {before:.4f}, int8 weights {after:.4f}")

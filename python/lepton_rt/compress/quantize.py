@@ -67,10 +67,10 @@ def quantize(
 ) -> QuantizedModel:
     """Quantises a float model to 8 bits with ranges learnt from calibration data, or without any.
 
-    mode: "static" uses `batches`. "dynamic" quantises the weights of matrix products to int8 and
-    their activations at run time. "weight_only" stores those weights with `bits` (8 or 4) in
-    groups of `group_size` rows (32, 64 or 128), `symmetric` or with zero points, the ranges shrunk
-    to the smallest squared error with `optimise_clip`; activations stay float.
+    mode: "static" uses `batches`. "dynamic" quantises the weights of matrix products and recurrent
+    layers to int8, and their activations at run time. "weight_only" stores weights of products with
+    `bits` (8 or 4) in groups of `group_size` rows (32, 64 or 128), `symmetric` or with zero points,
+    the ranges shrunk to the smallest squared error with `optimise_clip`; activations stay float.
 
     model: path, bytes, ModelProto, Graph, or a PyTorch module, which is exported on the first batch
     with a free batch size. batches: an iterable, read once, of arrays, tuples in input order, or

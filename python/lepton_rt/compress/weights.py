@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_rt.compress.qparams import quantize_weight
+from lepton_rt.compress.recurrent import quantize_rnn_weights
 from lepton_rt.errors import ModelError
 from lepton_rt.graph.inference.context import dtype_from_name
-from lepton_rt.graph.ir import Array, Attr, Constant, Graph, Node, Value, node_reads
+from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Attr, Constant, Graph, Node, Value, node_reads
 
 FLOAT_CODE = 1
 FLOAT32 = np.dtype(np.float32)
@@ -28,10 +29,12 @@ FloatArray = npt.NDArray[np.float32]
 def quantize_dynamic(graph: Graph, excluded: Collection[str], per_channel: bool) -> Graph:
     """DynamicQuantizeLinear → MatMulInteger → Cast → Mul for every product, weights int8.
 
-    graph: a prepared float graph. excluded: outputs of nodes to leave. Raises ModelError when no
-    product is left.
+    Recurrent layers become lepton.DynamicQuantizeLSTM and its like. graph: a prepared float graph.
+    excluded: outputs of nodes to leave. Raises ModelError when neither is left.
     """
-    return _Writer(graph, excluded, _Dynamic(per_channel)).write()
+    recurrent = quantize_rnn_weights(graph, excluded)
+    found = any(n.key.startswith(f"{LEPTON_DOMAIN}.DynamicQuantize") for n in recurrent.nodes)
+    return _Writer(recurrent, excluded, _Dynamic(per_channel)).write(found)
 
 
 def quantize_weights(
@@ -62,8 +65,8 @@ class _Writer:
         self.constants: dict[str, list[str]] = {}  # weight, transposed or not → its quantisation
         self._taken = graph.tensor_names()
 
-    def write(self) -> Graph:
-        found = False
+    def write(self, found: bool = False) -> Graph:
+        """found: something else was quantised already, so that no product need be left."""
         for node in self.source.nodes:
             weight = None if self.excluded.intersection(node.outputs) else self._weight(node)
             if weight is None:

@@ -1,41 +1,31 @@
-"""Int8 weights with activations quantised as they come: no calibration data is needed."""
+"""Recurrent layers with int8 weights and activations quantised as they come."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
 
 import numpy as np
 
 from lepton_rt.compress.qparams import quantize_weight
 from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Constant, Graph, Node, subgraphs
-from lepton_rt.graph.types import infer_types
-from lepton_rt.passes.eliminate import eliminate
-from lepton_rt.passes.fold_constants import fold_constants
-from lepton_rt.session import load_graph
 
 _RECURRENT = ("LSTM", "GRU", "RNN")
 
 
-def quantize_dynamic(model: Any) -> Graph:
-    """Gives the recurrent layers of a float model int8 weights; everything else stays float.
-
-    model: path, bytes, ModelProto or Graph. The layers' inputs and states are quantised to uint8
-    while the model runs, row by row. Save the result with `save_lepton`. Raises ModelError for a
-    model that cannot be read.
-    """
-    graph = eliminate(fold_constants(infer_types(load_graph(model))))
-    return eliminate(quantize_rnn_weights(graph))
-
-
-def quantize_rnn_weights(graph: Graph) -> Graph:
+def quantize_rnn_weights(graph: Graph, excluded: Collection[str] = ()) -> Graph:
     """LSTM, GRU and RNN with constant float32 W and R as lepton.DynamicQuantizeLSTM, …
 
-    Weights become symmetric int8 with one scale per direction and gate channel. Layers whose
-    weights are computed, or hold NaN or infinity, stay as they are. Raises nothing.
+    Weights become symmetric int8 with one scale per direction and gate channel; inputs and states
+    are quantised to uint8 row by row while the model runs. Layers that make a tensor of
+    `excluded`, whose weights are computed, or hold NaN or infinity, stay as they are.
     """
     result = graph.copy()
     made: dict[str, tuple[str, str]] = {}
-    result.nodes = [_quantized(node, result, made) for node in result.nodes]
+    left_alone = set(excluded)
+    result.nodes = [
+        node if not left_alone.isdisjoint(node.outputs) else _quantized(node, result, made)
+        for node in result.nodes
+    ]
     reads = {name for node in result.nodes for name in node.inputs} | set(result.outputs)
     if not any(True for node in result.nodes for _ in subgraphs(node)):
         result.constants = {n: c for n, c in result.constants.items() if n in reads}

@@ -53,7 +53,7 @@ def test_stays_close_to_the_float_model(
 ) -> None:
     model, x = model_of(op, direction, rng)
     before = lepton_rt.Session(model)
-    graph = lepton_rt.quantize_dynamic(model)
+    graph = lepton_rt.quantize(model, mode="dynamic").graph
     lepton_rt.save_lepton(graph, tmp_path / "m.lepton")
     after = lepton_rt.Session(tmp_path / "m.lepton")
     layers = [step for step in after.explain() if op in step.op]
@@ -69,7 +69,7 @@ def test_stays_close_to_the_float_model(
 @pytest.mark.parametrize("op", GATES)
 def test_body_is_the_layer_of_dequantised_weights(op: str, rng: np.random.Generator) -> None:
     model, x = model_of(op, "bidirectional", rng)
-    graph = lepton_rt.quantize_dynamic(model)
+    graph = lepton_rt.quantize(model, mode="dynamic").graph
     exported = lepton_rt.export_onnx(graph, 17)
     assert {o.domain for o in exported.opset_import} == {""}
     a, b = lepton_rt.Session(exported).run(x), lepton_rt.Session(graph).run(x)
@@ -81,7 +81,7 @@ def test_layers_with_computed_weights_stay(rng: np.random.Generator) -> None:
     weights = next(i for i in model.graph.initializer if i.name == "w1")
     model.graph.initializer.remove(weights)
     model.graph.input.append(onnx.helper.make_tensor_value_info("w1", 1, list(weights.dims)))
-    graph = lepton_rt.quantize_dynamic(model)
+    graph = lepton_rt.quantize(model, mode="dynamic").graph
     ops = [node.op for node in graph.nodes if "LSTM" in node.op]
     assert ops == ["DynamicQuantizeLSTM", "LSTM"]
 
