@@ -25,8 +25,8 @@ sanitized := tests/kernels tests/conformance tests/runtime tests/fuzz
 check-asan: build/asan/python/built
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
-	PYTHONPATH=build/asan/python LEPTON_FUZZ_RUNS=500 $(pytest) $(wildcard $(sanitized))
+	PYTHONPATH=build/asan/python LEPTON_FUZZ_RUNS=500 $(pytest) -n $(PYTEST_WORKERS) $(wildcard $(sanitized))
 
 check-ubsan: build/ubsan/python/built
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-	PYTHONPATH=build/ubsan/python LEPTON_FUZZ_RUNS=500 $(pytest) $(wildcard $(sanitized))
+	PYTHONPATH=build/ubsan/python LEPTON_FUZZ_RUNS=500 $(pytest) -n $(PYTEST_WORKERS) $(wildcard $(sanitized))
