@@ -3,6 +3,8 @@
 set(LEPTON_ISA_TABLE
   "scalar|any|"
   "avx2|x86_64|-mavx2 -mfma -mf16c -mbmi2"
+  "avx512|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq"
+  "avx512vnni|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni"
 )
 
 # The ABI floor of everything else.

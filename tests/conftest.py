@@ -15,13 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from lepton_rt import _core
 
 
-def usable_isas() -> list[str]:
-    """ISAs of this machine, up to LEPTON_MAX_ISA."""
-    isas = list(_core.machine_isas())
-    return isas[: isas.index(_core.max_isa()) + 1]
-
-
-@pytest.fixture(params=usable_isas())
+@pytest.fixture(params=_core.usable_isas())
 def isa(request: pytest.FixtureRequest) -> str:
     """Every instruction set this machine can run, in turn."""
     return str(request.param)

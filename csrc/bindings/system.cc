@@ -26,8 +26,19 @@ const char* exception_of(Code code) {
 
 std::vector<std::string> machine_isas() {
   std::vector<std::string> names;
-#define LEPTON_ISA(suffix, bit) \
+#define LEPTON_ISA(suffix, bit, base) \
   if (machine_has(Isa::k_##suffix)) names.push_back(#suffix);
+#include "core/isa.inc"
+#undef LEPTON_ISA
+  return names;
+}
+
+std::vector<std::string> usable_isas() {
+  Isa max;
+  raise_if_error(max_isa(&max));
+  std::vector<std::string> names;
+#define LEPTON_ISA(suffix, bit, base) \
+  if (is_within(Isa::k_##suffix, max)) names.push_back(#suffix);
 #include "core/isa.inc"
 #undef LEPTON_ISA
   return names;
@@ -69,6 +80,7 @@ void register_system(py::module_& m) {
         return std::string(name_of(isa));
       },
       "The best of machine_isas(), lowered to LEPTON_MAX_ISA when that is set.");
+  m.def("usable_isas", &usable_isas, "max_isa() and the instruction sets it includes.");
   m.def("usable_processors", &usable_processors,
         "Processors this process may use (affinity and cgroup quota respected).");
 }

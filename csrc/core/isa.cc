@@ -8,13 +8,40 @@ namespace {
 struct Entry {
   const char* name;
   Isa isa;
+  Isa base;
 };
 
 constexpr Entry kEntries[] = {
-#define LEPTON_ISA(suffix, bit) {#suffix, Isa::k_##suffix},
+#define LEPTON_ISA(suffix, bit, base) {#suffix, Isa::k_##suffix, Isa::k_##base},
 #include "core/isa.inc"
 #undef LEPTON_ISA
 };
+
+Isa base_of(Isa isa) {
+  for (const Entry& e : kEntries)
+    if (e.isa == isa) return e.base;
+  return Isa::k_scalar;
+}
+
+#if defined(__x86_64__)
+// The flags that an ISA's files are compiled with (cmake/LeptonIsa.cmake), all of them. The
+// compiler's runtime also asks the operating system (XCR0) whether it keeps the registers.
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
+}
+
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+
+bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+#else
+bool has_avx2() { return false; }
+bool has_avx512() { return false; }
+bool has_avx512vnni() { return false; }
+#endif
 
 }  // namespace
 
@@ -37,16 +64,16 @@ bool isa_from_name(const std::string& name, Isa* isa) {
 bool machine_has(Isa isa) {
   switch (isa) {
     case Isa::k_scalar: return true;
-    case Isa::k_avx2:
-#if defined(__x86_64__)
-      // The flags its files are compiled with (cmake/LeptonIsa.cmake), all of them.
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-             __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
-#else
-      return false;
-#endif
+    case Isa::k_avx2: return has_avx2();
+    case Isa::k_avx512: return has_avx512();
+    case Isa::k_avx512vnni: return has_avx512vnni();
   }
   return false;
+}
+
+bool is_within(Isa isa, Isa max) {
+  while (isa != max && max != base_of(max)) max = base_of(max);
+  return isa == max;
 }
 
 Status max_isa(Isa* isa) {

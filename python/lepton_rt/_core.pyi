@@ -56,6 +56,9 @@ def select_kernel(family: str, isa: str) -> str:
     Raises ValueError for an unknown family or isa.
     """
 
+def usable_isas() -> list[str]:
+    """max_isa() and the instruction sets it includes, weakest first."""
+
 def usable_processors() -> int:
     """Processors this process may use (affinity and cgroup quota respected)."""
 

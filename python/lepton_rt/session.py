@@ -181,8 +181,8 @@ class Session:
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}")
         best = _core.max_isa()
-        isas = list(_core.machine_isas())
-        if isa is not None and isa not in isas[: isas.index(best) + 1]:
+        isas = _core.usable_isas()
+        if isa is not None and isa not in isas:
             raise InputError(f"isa {isa!r} cannot be used here; usable: {', '.join(isas)}")
         with as_model_error("the model cannot be compiled"):
             self._graph = load_graph(model, example_inputs, dynamic)

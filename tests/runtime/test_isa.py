@@ -10,6 +10,13 @@ import pytest
 
 from lepton_rt import _core
 
+INCLUDED = {
+    "scalar": ["scalar"],
+    "avx2": ["scalar", "avx2"],
+    "avx512": ["scalar", "avx2", "avx512"],
+    "avx512vnni": ["scalar", "avx2", "avx512", "avx512vnni"],
+}
+
 REPORT = """
 import numpy as np, lepton_rt
 from lepton_rt import _core
@@ -21,6 +28,7 @@ graph = helper.make_graph([node], "g", info[:1], info[1:], [w])
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 session = lepton_rt.Session(model)
 print(session.explain()[0].kernel, session.run(np.ones((2, 4), np.float32)).sum())
+print(*_core.usable_isas())
 """
 
 
@@ -37,9 +45,18 @@ def run_with(cap: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("cap", list(_core.machine_isas()))
 def test_cap_is_obeyed(cap: str) -> None:
     done = run_with(cap)
-    kernel, total = done.stdout.split()
-    assert kernel.endswith(f"_{cap}"), done.stderr
+    first, usable = done.stdout.splitlines()
+    kernel, total = first.split()
+    assert kernel == _core.select_kernel("gemm_f32", cap), done.stderr
     assert float(total) == 32
+    assert usable.split() == INCLUDED[cap]
+
+
+def test_an_instruction_set_includes_its_bases() -> None:
+    """A kernel of a set that the cap does not include is not chosen for it."""
+    for cap, included in INCLUDED.items():
+        for family in ("gemm_f32", "gemm_s8"):
+            assert _core.select_kernel(family, cap).rsplit("_", 1)[1] in included
 
 
 def test_unknown_cap_is_an_error() -> None:
