@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import conv_oracle
 from harness import one_step_plan
 from lepton_rt import _core
+from lepton_rt.graph.ir import Node
+from lepton_rt.lowering import winograd
 
 Array = npt.NDArray[Any]
 SHAPES = Path(__file__).parent / "shapes" / "conv.txt"
@@ -89,6 +91,10 @@ def native(
     data = x if first else np.ascontiguousarray(np.moveaxis(x, 1, -1))
     if dtype == "f32":
         packed, kernel = conv_oracle.pack_f32(w, layer.group, isa, depthwise=depthwise)
+        node = Node("Conv", ["x", "w"], ["y"], attrs)
+        if winograd.pays(node, w, data.shape):
+            packed = _core.pack_gemm_f32(kernel, winograd.transform_weights(w))
+            attrs["winograd"] = winograd.TILE
         inputs: list[Array | None] = [data, packed, np.zeros(layer.m, np.float32)]
         key, out = "lepton.Conv", "float32"
     else:

@@ -9,6 +9,7 @@
 #include "ops/gemm.h"
 #include "ops/op.h"
 #include "ops/window_kernels.h"
+#include "ops/winograd_kernels.h"
 
 namespace py = pybind11;
 
@@ -73,6 +74,11 @@ py::list kernels() {
   for (const auto& info : pool_kernels()) {
     py::dict line = describe_line("pool", info);
     line["kind"] = name_of(info.kind);
+    lines.append(line);
+  }
+  for (const auto& info : winograd_f32_kernels()) {
+    py::dict line = describe_line("winograd_f32", info);
+    line["nr"] = info.lanes;
     lines.append(line);
   }
   for (const auto& info : widen_s8_kernels()) lines.append(describe_line("widen_s8", info));

@@ -13,6 +13,7 @@
 #include "bindings/bindings.h"
 #include "bindings/guarded_buffer.h"
 #include "ops/window_kernels.h"
+#include "ops/winograd_kernels.h"
 
 namespace py = pybind11;
 
@@ -142,6 +143,39 @@ py::array pool(const std::string& kernel, size_t channels, size_t pixels,
   return copy_out(dst, out);
 }
 
+// pixels [36, channels], each in a buffer of its own; v [36 products, channels].
+py::array winograd_input(const std::string& kernel, const Floats& pixels, bool at_start) {
+  const WinogradF32KernelInfo& info = runnable(winograd_f32_kernels(), kernel);
+  if (pixels.ndim() != 2 || pixels.shape(0) != static_cast<py::ssize_t>(kWinogradProducts))
+    throw py::value_error("pixels have shape [36, channels]");
+  const size_t channels = pixels.shape(1);
+  std::vector<std::unique_ptr<GuardedBuffer>> buffers;
+  const float* at[kWinogradProducts];
+  for (size_t i = 0; i < kWinogradProducts; ++i) {
+    buffers.push_back(
+        std::make_unique<GuardedBuffer>(pixels.data(i, 0), channels * sizeof(float), at_start));
+    at[i] = buffers.back()->as<float>();
+  }
+  const GuardedBuffer v(nullptr, pixels.nbytes(), at_start);
+  info.run().input({channels, at, v.as<float>(), channels});
+  return copy_out(pixels, v);
+}
+
+// m [36 products, panels, width]; y [16 pixels, panels * width].
+py::array winograd_output(const std::string& kernel, const Floats& m, bool at_start) {
+  const WinogradF32KernelInfo& info = runnable(winograd_f32_kernels(), kernel);
+  if (m.ndim() != 3 || m.shape(0) != static_cast<py::ssize_t>(kWinogradProducts))
+    throw py::value_error("m has shape [36, panels, width]");
+  const size_t panels = m.shape(1), width = m.shape(2), channels = panels * width;
+  if (width % info.lanes != 0) throw py::value_error("width is not whole vectors");
+  const GuardedBuffer products = guarded(m, at_start);
+  const Floats like(static_cast<py::ssize_t>(kWinogradOutputs * channels));
+  const GuardedBuffer y(nullptr, like.nbytes(), at_start);
+  info.run().output(
+      {channels, products.as<float>(), channels, width, width, y.as<float>(), channels});
+  return copy_out(like, y);
+}
+
 }  // namespace
 
 void register_testing_conv(py::module_& m) {
@@ -157,6 +191,8 @@ void register_testing_conv(py::module_& m) {
       std::vector<int>(std::begin(kDepthwiseLane), std::end(kDepthwiseLane));
   testing.def("pool", &pool, arg("kernel"), arg("channels"), arg("pixels"), arg("taps"),
               arg("divisor"), arg("bias"), arg("dst"), arg("dst_step"), arg("at_start"));
+  testing.def("winograd_input", &winograd_input, arg("kernel"), arg("pixels"), arg("at_start"));
+  testing.def("winograd_output", &winograd_output, arg("kernel"), arg("m"), arg("at_start"));
 }
 
 }  // namespace lepton

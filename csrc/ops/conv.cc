@@ -20,6 +20,7 @@
 // decides:
 //   gemm_*: pack_gemm_* of w[group][taps · in_per_group][out_per_group], tap-major, which is the
 //     ONNX weight [M, C/g, k…] with its axes moved to [g, k…, C/g, M/g]
+//     with the attribute winograd: see conv_winograd.cc
 //   depthwise_f32_*: float32 w[taps][channels]
 //   depthwise_s8_*: pack_depthwise_s8 of the same
 //
@@ -320,6 +321,7 @@ Status make_conv(const StepDesc& step, std::unique_ptr<Op>* out) {
   if (step.has_input(kConvBias))
     LEPTON_RETURN_IF_ERROR(
         expect_vector(step.inputs[kConvBias], DType::kF32, conv.out_channels, "bias"));
+  if (step.attrs->has("winograd")) return make_winograd_conv_f32(step, conv, out);
   const bool depthwise = depthwise_f32_kernels().describe(step.kernel) != nullptr;
   return (depthwise ? make_depthwise_f32 : make_gemm_conv_f32)(step, conv, out);
 }

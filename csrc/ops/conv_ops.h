@@ -11,6 +11,8 @@ constexpr int kFloatResidual = 3;
 Status make_depthwise_f32(const StepDesc& step, const ConvAttrs& conv, std::unique_ptr<Op>* out);
 Status make_depthwise_s8(const StepDesc& step, const ConvAttrs& conv, std::unique_ptr<Op>* out);
 Status make_gemm_conv_f32(const StepDesc& step, const ConvAttrs& conv, std::unique_ptr<Op>* out);
+Status make_winograd_conv_f32(const StepDesc& step, const ConvAttrs& conv,
+                              std::unique_ptr<Op>* out);
 Status make_gemm_conv_s8(const StepDesc& step, const ConvAttrs& conv, std::unique_ptr<Op>* out);
 
 }  // namespace lepton

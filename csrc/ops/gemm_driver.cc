@@ -53,6 +53,11 @@ void multiply_panel(const Kernel& kernel, size_t kr, size_t k, size_t rows, cons
 
 }  // namespace
 
+void gemm_f32_panel(const GemmF32KernelInfo& kernel, size_t k, size_t rows, const float* lhs,
+                    size_t lhs_stride, const float* panel, float* acc) {
+  multiply_panel<GemmF32Params>(kernel, 1, k, rows, lhs, lhs_stride, panel, acc);
+}
+
 void gemm_f32_block(const GemmF32Plan& plan, const GemmF32Block& block) {
   alignas(kCacheLine) float acc[kMaxMr * kMaxNr];
   const size_t nr = plan.kernel->nr;

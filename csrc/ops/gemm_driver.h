@@ -47,6 +47,11 @@ struct GemmF32Block {
 };
 void gemm_f32_block(const GemmF32Plan& plan, const GemmF32Block& block);
 
+// One panel without an epilogue: acc[rows][nr] = lhs[rows][k] · panel, rows of lhs lhs_stride
+// elements apart. acc is 64-byte aligned and has room for rows rounded up to whole register tiles.
+void gemm_f32_panel(const GemmF32KernelInfo& kernel, size_t k, size_t rows, const float* lhs,
+                    size_t lhs_stride, const float* panel, float* acc);
+
 struct GemmS8Plan {
   const GemmS8KernelInfo* kernel;
   EpilogueS8Kernel epilogue;

@@ -11,6 +11,7 @@ from lepton_rt.graph.ir import Array, Node
 from lepton_rt.lower import LowerContext, Rule
 from lepton_rt.plan import Step, StepAttr
 
+from . import winograd
 from .epilogue import clamp, requantisation
 
 __all__ = ["RULES"]
@@ -61,16 +62,20 @@ def _float_conv(node: Node, context: LowerContext) -> Step | None:
     weights, group = context.constant(node.inputs[1]), _group(node)
     if weights is None or weights.dtype != np.float32 or not _is_valid(weights, group):
         return None
+    attrs, note = {**_geometry(node, weights), **clamp(node)}, ""
     if _is_depthwise(weights, group):
         kernel = context.select("depthwise_f32")
         packed = np.ascontiguousarray(weights.reshape(group, -1).T)
+    elif winograd.pays(node, weights, context.value(node.inputs[0]).shape):
+        kernel = context.select("gemm_f32")
+        packed = _core.pack_gemm_f32(kernel, winograd.transform_weights(weights))
+        attrs["winograd"], note = winograd.TILE, "Winograd F(4x4, 3x3)"
     else:
         kernel = context.select("gemm_f32")
         packed = _core.pack_gemm_f32(kernel, _tap_major(weights, group))
     operands = list(node.inputs)
     operands[1] = context.add_constant(packed, f"{node.inputs[1]}.packed")
-    attrs = {**_geometry(node, weights), **clamp(node)}
-    return Step("lepton.Conv", operands, list(node.outputs), attrs, kernel)
+    return Step("lepton.Conv", operands, list(node.outputs), attrs, kernel, note=note)
 
 
 def _integer_conv(node: Node, context: LowerContext) -> Step | None:
