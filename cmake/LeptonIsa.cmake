@@ -51,6 +51,8 @@ function(lepton_kernel_sources out)
         ${CMAKE_CURRENT_SOURCE_DIR}/csrc/neon/*_${suffix}.cc)
       if(flags AND files)
         separate_arguments(flag_list UNIX_COMMAND "${flags}")
+        # GCC 12 warns about its own AVX-512 headers (its bug 105593).
+        list(APPEND flag_list $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
         set_source_files_properties(${files} PROPERTIES COMPILE_OPTIONS "${flag_list}")
       endif()
       list(APPEND sources ${files})
