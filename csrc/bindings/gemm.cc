@@ -62,6 +62,11 @@ py::list kernels() {
     line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = info.kr;
     lines.append(line);
   }
+  for (const auto& info : gemv_f32_kernels()) {
+    py::dict line = describe_line("gemv_f32", info);
+    line["mr"] = info.panels, line["nr"] = info.nr, line["kr"] = 1;
+    lines.append(line);
+  }
   for (const auto& info : epilogue_f32_kernels()) lines.append(describe_line("epilogue_f32", info));
   for (const auto& info : epilogue_s8_kernels()) {
     py::dict line = describe_line("epilogue_s8", info);

@@ -102,6 +102,21 @@ Flat<float> gemm_f32(const std::string& kernel, size_t m, size_t k, const Flat<f
                                                start);
 }
 
+// panels: [panels][k][nr].
+Flat<float> gemv_f32(const std::string& kernel, size_t panels, size_t k, const Flat<float>& lhs,
+                     const Flat<float>& rhs, bool at_start) {
+  const GemvF32KernelInfo& info = runnable(gemv_f32_kernels(), kernel);
+  const size_t nr = info.nr;
+  if (panels < 1 || panels > static_cast<size_t>(info.panels)) throw py::value_error("bad panels");
+  expect(lhs, k);
+  expect(rhs, panels * k * nr);
+  Flat<float> dst(static_cast<py::ssize_t>(panels * nr));
+  std::memset(dst.mutable_data(), 0, dst.nbytes());
+  const Operand lhs_copy(lhs, at_start), rhs_copy(rhs, at_start), dst_copy(dst, at_start);
+  info.run({panels, k, lhs_copy.as<float>(), rhs_copy.as<float>(), k * nr, dst_copy.as<float>()});
+  return copy_out(dst, dst_copy);
+}
+
 Flat<int32_t> gemm_s8(const std::string& kernel, size_t m, size_t k, const Flat<int16_t>& lhs,
                       size_t lhs_stride, const Flat<int16_t>& panel, bool at_start,
                       const Optional<int32_t>& start) {
@@ -200,6 +215,8 @@ void register_testing(py::module_& m) {
   using py::arg;
   testing.def("gemm_f32", &gemm_f32, arg("kernel"), arg("m"), arg("k"), arg("lhs"),
               arg("lhs_stride"), arg("panel"), arg("at_start"), arg("start") = py::none());
+  testing.def("gemv_f32", &gemv_f32, arg("kernel"), arg("panels"), arg("k"), arg("lhs"), arg("rhs"),
+              arg("at_start"));
   testing.def("gemm_s8", &gemm_s8, arg("kernel"), arg("m"), arg("k"), arg("lhs"), arg("lhs_stride"),
               arg("panel"), arg("at_start"), arg("start") = py::none());
   testing.def("widen_s8", &widen_s8, arg("kernel"), arg("m"), arg("k"), arg("k_padded"), arg("src"),

@@ -9,6 +9,7 @@ namespace lepton {
 
 #define LEPTON_GEMM_F32(name, isa, mr, nr) void name(const GemmF32Params&);
 #define LEPTON_GEMM_S8(name, isa, mr, nr, kr) void name(const GemmS8Params&);
+#define LEPTON_GEMV_F32(name, isa, panels, nr) void name(const GemvF32Params&);
 #define LEPTON_EPILOGUE_F32(name, isa) void name(const EpilogueF32Params&);
 #define LEPTON_EPILOGUE_S8(name, isa, kind) void name(const EpilogueS8Params&);
 #define LEPTON_WIDEN_S8(name, isa) void name(const WidenS8Params&);
@@ -16,9 +17,11 @@ namespace lepton {
 #include "ops/epilogue_s8_kernels.inc"
 #include "ops/gemm_f32_kernels.inc"
 #include "ops/gemm_s8_kernels.inc"
+#include "ops/gemv_f32_kernels.inc"
 #include "ops/widen_s8_kernels.inc"
 #undef LEPTON_GEMM_F32
 #undef LEPTON_GEMM_S8
+#undef LEPTON_GEMV_F32
 #undef LEPTON_EPILOGUE_F32
 #undef LEPTON_EPILOGUE_S8
 #undef LEPTON_WIDEN_S8
@@ -35,6 +38,12 @@ constexpr GemmF32KernelInfo kGemmF32[] = {
   {#name, Isa::k_##isa, mr, nr, kr, LEPTON_KERNEL_POINTER(isa, name)},
 constexpr GemmS8KernelInfo kGemmS8[] = {
 #include "ops/gemm_s8_kernels.inc"
+};
+
+#define LEPTON_GEMV_F32(name, isa, panels, nr) \
+  {#name, Isa::k_##isa, panels, nr, LEPTON_KERNEL_POINTER(isa, name)},
+constexpr GemvF32KernelInfo kGemvF32[] = {
+#include "ops/gemv_f32_kernels.inc"
 };
 
 #define LEPTON_EPILOGUE_F32(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
@@ -60,6 +69,13 @@ constexpr bool tiles_fit(const Info (&lines)[N]) {
   return true;
 }
 static_assert(tiles_fit(kGemmF32) && tiles_fit(kGemmS8), "raise kMaxMr or kMaxNr");
+
+constexpr bool rows_fit() {
+  for (const GemvF32KernelInfo& line : kGemvF32)
+    if (line.panels * line.nr > kMaxMr * kMaxNr) return false;
+  return true;
+}
+static_assert(rows_fit(), "the driver's accumulators hold less than a gemv kernel makes");
 
 template <typename Info, size_t N>
 KernelList<Info> list_of(const Info (&lines)[N]) {
@@ -111,9 +127,16 @@ void pack_s8_panel(const PackGemmS8& args, size_t column, size_t nr, size_t kr, 
 
 KernelList<GemmF32KernelInfo> gemm_f32_kernels() { return list_of(kGemmF32); }
 KernelList<GemmS8KernelInfo> gemm_s8_kernels() { return list_of(kGemmS8); }
+KernelList<GemvF32KernelInfo> gemv_f32_kernels() { return list_of(kGemvF32); }
 KernelList<EpilogueF32KernelInfo> epilogue_f32_kernels() { return list_of(kEpilogueF32); }
 KernelList<EpilogueS8KernelInfo> epilogue_s8_kernels() { return list_of(kEpilogueS8); }
 KernelList<WidenS8KernelInfo> widen_s8_kernels() { return list_of(kWidenS8); }
+
+const GemvF32KernelInfo* find_gemv_f32(const GemmF32KernelInfo& gemm) {
+  for (const GemvF32KernelInfo& info : kGemvF32)
+    if (info.isa == gemm.isa && info.nr == gemm.nr) return &info;
+  return nullptr;
+}
 
 EpilogueF32Kernel best_epilogue_f32(Isa max) { return epilogue_f32_kernels().best(max)->run; }
 WidenS8Kernel best_widen_s8(Isa max) { return widen_s8_kernels().best(max)->run; }

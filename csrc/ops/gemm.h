@@ -10,6 +10,7 @@
 #include "ops/epilogue.h"
 #include "ops/gemm_f32.h"
 #include "ops/gemm_s8.h"
+#include "ops/gemv_f32.h"
 #include "ops/kernel_list.h"
 #include "ops/widen_s8.h"
 
@@ -31,6 +32,12 @@ struct GemmS8KernelInfo {
   int mr, nr, kr;
   GemmS8Kernel run;
 };
+struct GemvF32KernelInfo {
+  const char* name;
+  Isa isa;
+  int panels, nr;
+  GemvF32Kernel run;
+};
 struct EpilogueF32KernelInfo {
   const char* name;
   Isa isa;
@@ -50,9 +57,14 @@ struct WidenS8KernelInfo {
 
 KernelList<GemmF32KernelInfo> gemm_f32_kernels();
 KernelList<GemmS8KernelInfo> gemm_s8_kernels();
+KernelList<GemvF32KernelInfo> gemv_f32_kernels();
 KernelList<EpilogueF32KernelInfo> epilogue_f32_kernels();
 KernelList<EpilogueS8KernelInfo> epilogue_s8_kernels();
 KernelList<WidenS8KernelInfo> widen_s8_kernels();
+
+// The kernel that multiplies single rows by panels packed for `gemm`; null when that is gemm
+// itself.
+const GemvF32KernelInfo* find_gemv_f32(const GemmF32KernelInfo& gemm);
 
 // The best kernel of each helper family that runs here under the cap; never null.
 EpilogueF32Kernel best_epilogue_f32(Isa max);

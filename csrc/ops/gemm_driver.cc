@@ -58,7 +58,42 @@ void gemm_f32_panel(const GemmF32KernelInfo& kernel, size_t k, size_t rows, cons
   multiply_panel<GemmF32Params>(kernel, 1, k, rows, lhs, lhs_stride, panel, acc);
 }
 
+namespace {
+
+// A block of one row: as many panels a call as the kernel takes.
+void gemv_f32_block(const GemvF32KernelInfo& kernel, const GemmF32Plan& plan,
+                    const GemmF32Block& block) {
+  alignas(kCacheLine) float acc[kMaxMr * kMaxNr];
+  const size_t nr = kernel.nr;
+  GemvF32Params params = {};
+  params.k = plan.k;
+  params.lhs = block.rows;
+  params.panel_stride = gemm_panel_stride(*plan.kernel, plan.k);
+  params.dst = acc;
+  EpilogueF32Params out = {};
+  out.m = 1;
+  out.acc = acc;
+  out.min = plan.min;
+  out.max = plan.max;
+  for (size_t panel = block.first; panel < block.last; panel += params.panels) {
+    const size_t j = panel * nr;
+    params.panels = std::min<size_t>(kernel.panels, block.last - panel);
+    params.rhs = plan.packed + panel * params.panel_stride;
+    kernel.run(params);
+    out.n = std::min(params.panels * nr, plan.n - j);
+    out.bias = plan.bias == nullptr ? nullptr : plan.bias + j;
+    out.residual = block.residual == nullptr ? nullptr : block.residual + j;
+    out.dst = block.dst + j;
+    plan.epilogue(out);
+  }
+}
+
+}  // namespace
+
 void gemm_f32_block(const GemmF32Plan& plan, const GemmF32Block& block) {
+  if (block.m == 1)
+    if (const GemvF32KernelInfo* gemv = find_gemv_f32(*plan.kernel))
+      return gemv_f32_block(*gemv, plan, block);
   alignas(kCacheLine) float acc[kMaxMr * kMaxNr];
   const size_t nr = plan.kernel->nr;
   const size_t step = accumulator_rows(plan.kernel->mr);

@@ -133,6 +133,24 @@ def test_gemm_f32_rows_do_not_depend_on_the_tile(line: Line, rng: np.random.Gene
         np.testing.assert_array_equal(one[:nr], full.reshape(-1, nr)[i])
 
 
+@pytest.mark.parametrize("line", lines("gemv_f32"))
+@pytest.mark.parametrize("at_start", PLACEMENTS)
+def test_gemv_f32_is_gemm_of_one_row(line: Line, rng: np.random.Generator, at_start: bool) -> None:
+    nr = line["nr"]
+    (gemm,) = [
+        other["name"]
+        for other in _core.kernels()
+        if (other["family"], other["isa"], other["nr"]) == ("gemm_f32", line["isa"], nr)
+    ]
+    for panels, k in itertools.product(range(1, line["mr"] + 1), (1, 2, 3, 7, 8, 33)):
+        lhs = rng.standard_normal(k).astype(np.float32)
+        rhs = rng.standard_normal((panels, k * nr)).astype(np.float32)
+        got = _core.testing.gemv_f32(line["name"], panels, k, lhs, rhs.reshape(-1), at_start)
+        for panel, row in zip(rhs, got.reshape(panels, nr), strict=True):
+            want = _core.testing.gemm_f32(gemm, 1, k, lhs, k, panel, False)
+            np.testing.assert_array_equal(row, want[:nr])
+
+
 @pytest.mark.parametrize("line", lines("widen_s8"))
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 @pytest.mark.parametrize("at_start", PLACEMENTS)
