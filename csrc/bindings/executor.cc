@@ -283,16 +283,13 @@ class PyExecutor {
 
   static Status store_output(DynamicArgs& args, int i, const py::array& array) {
     if (array.ndim() > kMaxRank) return unsupported("rank above 8");
+    // By name: some of these types numpy has only where a package brought them.
+    const std::string name = py::str(array.dtype());
     DType dtype = DType::kUndefined;
-    for (int t = 1; t <= 16; ++t) {
+    for (int t = 1; t <= kLastDType && dtype == DType::kUndefined; ++t) {
       const auto candidate = static_cast<DType>(t);
-      if (size_of(candidate) != 0 && candidate != DType::kBF16 &&
-          array.dtype().equal(numpy_dtype(candidate)))
-        dtype = candidate;
+      if (size_of(candidate) != 0 && name == name_of(candidate)) dtype = candidate;
     }
-    // numpy has bfloat16 only where a package brought it.
-    if (dtype == DType::kUndefined && std::string(py::str(array.dtype())) == "bfloat16")
-      dtype = DType::kBF16;
     void* memory = args.allocate(i, dtype, shape_of(array));
     if (memory == nullptr)
       return internal_error("the host step made an output of unexpected dtype or size");

@@ -92,11 +92,11 @@ Status ElementwiseOp::create(const StepDesc& step, std::string_view text, Comput
 Status ElementwiseOp::init(const StepDesc& step, std::string_view text, Compute compute) {
   if (step.outputs.size() != 1) return invalid_model("expected one output");
   out_ = step.outputs[0];
-  if (lepton::size_of(out_) == 0) return unsupported("output dtype");
+  if (!is_number(out_)) return unsupported("output dtype");
   isa_ = step.isa;
   for (size_t i = 0; i < step.inputs.size(); ++i) {
     if (!step.has_input(i)) return invalid_model("an input of an elementwise program is missing");
-    if (lepton::size_of(step.inputs[i].dtype) == 0) return unsupported("input dtype");
+    if (!is_number(step.inputs[i].dtype)) return unsupported("input dtype");
     stored_.push_back(step.inputs[i].dtype);
   }
   const bool reads_u64 = std::find(stored_.begin(), stored_.end(), DType::kU64) != stored_.end();

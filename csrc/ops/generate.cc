@@ -53,7 +53,9 @@ bool encode_int(int64_t value, DType dtype, Scalar* s) {
       if (!encode_short_float(static_cast<double>(value), 7, 127, &bits)) return false;
       *s = scalar_of(bits);
       return true;
-    default: *s = scalar_of(value); return true;  // little-endian: the low bytes are the value
+    default:
+      *s = scalar_of(value);  // little-endian: the low bytes are the value
+      return is_number(dtype);
   }
 }
 
@@ -216,7 +218,7 @@ int64_t integer_at(const void* data, DType dtype, int64_t i) {
 }
 
 bool is_plain_number(DType t) {
-  return size_of(t) != 0 && t != DType::kBool && t != DType::kF16 && t != DType::kBF16;
+  return is_number(t) && t != DType::kBool && t != DType::kF16 && t != DType::kBF16;
 }
 
 class OneHotOp final : public Op {
@@ -299,7 +301,7 @@ Status make_range(const StepDesc& desc, std::unique_ptr<Op>* op) {
 Status make_eye_like(const StepDesc& desc, std::unique_ptr<Op>* op) {
   LEPTON_RETURN_IF_ERROR(check_operands(desc, 1, 1));
   Scalar one;
-  encode_int(1, desc.outputs[0], &one);
+  if (!encode_int(1, desc.outputs[0], &one)) return unsupported("EyeLike: output dtype");
   *op = std::make_unique<EyeLikeOp>(desc.attrs->i("k"), one, size_of(desc.outputs[0]));
   return {};
 }

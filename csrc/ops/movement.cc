@@ -1,6 +1,12 @@
 #include "ops/movement.h"
 
 namespace lepton {
+namespace {
+
+// Copies are made of elements of 1, 2, 4 or 8 bytes.
+bool is_movable(DType t) { return size_of(t) != 0 && size_of(t) <= 8; }
+
+}  // namespace
 
 Status check_operands(const StepDesc& desc, size_t required, size_t at_most,
                       bool any_output_may_be_absent) {
@@ -11,13 +17,13 @@ Status check_operands(const StepDesc& desc, size_t required, size_t at_most,
   for (size_t i = 0; i < desc.inputs.size(); ++i) {
     if (!desc.inputs[i].present) continue;
     if (i >= at_most) return invalid_model(op + ": too many inputs");
-    if (size_of(desc.inputs[i].dtype) == 0)
+    if (!is_movable(desc.inputs[i].dtype))
       return unsupported(op + ": dtype of input " + std::to_string(i));
   }
   const bool has_first = !desc.outputs.empty() && desc.outputs[0] != DType::kUndefined;
   if (!has_first && !any_output_may_be_absent) return invalid_model(op + ": output 0 is missing");
   for (DType t : desc.outputs)
-    if (t != DType::kUndefined && size_of(t) == 0) return unsupported(op + ": output dtype");
+    if (t != DType::kUndefined && !is_movable(t)) return unsupported(op + ": output dtype");
   return {};
 }
 

@@ -122,6 +122,7 @@ class CompressOp final : public Op {
 Status make_nonzero(const StepDesc& desc, std::unique_ptr<Op>* op) {
   LEPTON_RETURN_IF_ERROR(check_operands(desc, 1, 1));
   if (desc.outputs[0] != DType::kS64) return invalid_model("NonZero: the output must be int64");
+  if (!is_number(desc.inputs[0].dtype)) return unsupported("NonZero: dtype");
   *op = std::make_unique<NonZeroOp>(size_of(desc.inputs[0].dtype));
   return {};
 }
