@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,16 @@ from lepton_rt.custom import find_op, run_custom
 from lepton_rt.errors import ModelError, as_model_error
 from lepton_rt.graph.ir import Array, Graph, Node, Value, node_reads, subgraphs
 from lepton_rt.lower import HostStep
+from lepton_rt.objects import ObjectTable
 
 
 class HostRunner:
     """What the native executor calls for host steps. Evaluators are made on first use."""
 
-    def __init__(self, steps: Sequence[HostStep], graph: Graph) -> None:
+    def __init__(self, steps: Sequence[HostStep], graph: Graph, objects: ObjectTable) -> None:
         self._steps = list(steps)
         self._graph = graph
+        self._objects = objects
         self._evaluators: dict[int, Any] = {}
         self._custom = [find_op(step.node.domain, step.node.op) for step in steps]
 
@@ -33,11 +36,12 @@ class HostRunner:
         """Evaluates host step `index`; None stands for an omitted operand."""
         node = self._steps[index].node
         names = node_reads(node) if any(subgraphs(node)) else node.inputs
+        feeds = {name: self._given(name, array) for name, array in zip(names, inputs) if name}
         custom = self._custom[index]
         if custom is not None:
-            made_here = zip(node.outputs, run_custom(custom, node, inputs))
+            operands = [feeds.get(name) for name in names]
+            made_here = zip(node.outputs, run_custom(custom, node, operands))
             return [self._typed(name, array) if name else None for name, array in made_here]
-        feeds = {name: array for name, array in zip(names, inputs) if name and array is not None}
         wanted = [name for name in node.outputs if name]
         with as_model_error(f'{node.key} "{node.name}" failed in the reference evaluator'):
             if index not in self._evaluators:
@@ -45,8 +49,20 @@ class HostRunner:
             made = dict(zip(wanted, self._evaluators[index].run(wanted, feeds)))
         return [self._typed(name, made[name]) if name else None for name in node.outputs]
 
+    def _given(self, name: str, array: Array | None) -> Any:
+        """What a step gets of an operand: itself, or the object behind its handle."""
+        value = self._graph.value(name)
+        if value is None or not value.is_object:
+            return array
+        constant = self._graph.array(name)
+        if constant is not None:
+            return constant
+        return None if array is None else self._objects.get(array)
+
     def _typed(self, name: str, result: Any) -> Array:
         value = self._graph.value(name)
+        if value is not None and value.is_object:
+            return self._objects.keep(result if value.kind else np.asarray(result, object))
         array = np.asarray(result)
         return array if value is None else array.astype(value.dtype, copy=False)
 
@@ -71,7 +87,7 @@ def single_node_graph(node: Node, graph: Graph) -> Graph:
         value = graph.value(name)
         if value is None:
             raise ModelError(f'the type of tensor "{name}" is not known')
-        return Value(value.dtype, None if value.shape is None else (None,) * len(value.shape))
+        return replace(value, shape=None if value.shape is None else (None,) * len(value.shape))
 
     return Graph(
         name=node.name or node.op,

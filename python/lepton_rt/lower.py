@@ -15,6 +15,7 @@ import numpy as np
 from lepton_rt import _core
 from lepton_rt.errors import ModelError
 from lepton_rt.graph.ir import Array, Graph, Node, Value, node_reads, subgraphs
+from lepton_rt.objects import HANDLE
 from lepton_rt.plan import Plan, Step, StepAttr
 
 HOST = "lepton.Host"
@@ -94,6 +95,7 @@ def lower(graph: Graph, isa: str) -> Lowered:
         ModelError: a tensor's dtype is not known, or the graph is inconsistent.
         UnsupportedError: a dtype or rank that plans cannot hold.
     """
+    graph = _with_made_objects(graph)
     context = LowerContext(graph, isa, names=graph.tensor_names())
     nodes: list[Node] = []
     steps: list[Step] = []
@@ -116,9 +118,12 @@ def _steps_of(node: Node, context: LowerContext) -> list[Step]:
     from lepton_rt.lowering import RULES
 
     rule = RULES.get(node.key)
-    made = None if rule is None else rule(node, context)
+    objects = _objects_of(node, context.graph)
+    made = None if rule is None or objects else rule(node, context)
     if made is None:
         made = pass_through(node)
+        if objects:
+            made.op += f" of {objects}"
     steps = [made] if isinstance(made, Step) else made
     for step in steps:
         step.name = step.name or node.name or (node.outputs[0] if node.outputs else "")
@@ -136,12 +141,36 @@ def pass_through(node: Node) -> Step:
     for name, value in node.attrs.items():
         if isinstance(value, Graph):
             key = f"{node.key} with subgraphs"
+        elif isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
+            key = f"{node.key} with a tensor of {value.dtype.name}"
         elif isinstance(value, list) and value and isinstance(value[0], str):
             attrs[name] = ";".join(str(item) for item in value)
         else:
             attrs[name] = value  # type: ignore[assignment]
     inputs = node_reads(node) if any(subgraphs(node)) else list(node.inputs)
     return Step(key, inputs, list(node.outputs), attrs)
+
+
+def _objects_of(node: Node, graph: Graph) -> str:
+    """What only Python can hold of a node's operands: "string", "seq(tensor(float))", or ""."""
+    for name in [*node_reads(node), *node.outputs]:
+        value = graph.value(name) if name else None
+        if value is not None and value.is_object:
+            return value.kind or "string"
+    return ""
+
+
+def _with_made_objects(graph: Graph) -> Graph:
+    """The graph, where no output is a constant that a plan cannot hold: a node makes it."""
+    names = [n for n in graph.outputs if n in graph.constants and graph.outputs[n].is_object]
+    if not names:
+        return graph
+    graph = graph.copy()
+    for name in names:
+        source = graph.fresh_name(f"{name}/constant")
+        graph.constants[source] = graph.constants.pop(name)
+        graph.nodes.append(Node("Identity", [source], [name]))
+    return graph
 
 
 def _replace_rejected(
@@ -164,7 +193,15 @@ def _host_step(node: Node, name: str, index: int, reason: str) -> Step:
     return Step(HOST, inputs, list(node.outputs), {"id": index}, "", name, reason)
 
 
+def _planned(value: Value) -> Value:
+    return HANDLE if value.is_object else value
+
+
 def _plan_of(graph: Graph, isa: str, steps: list[Step], context: LowerContext) -> Plan:
+    held = {name for name, constant in graph.constants.items() if constant.value.is_object}
+    for step in steps:
+        # Constants that only Python can hold reach host steps without the plan.
+        step.inputs = ["" if name in held else name for name in step.inputs]
     read = {name for step in steps for name in step.inputs} | set(graph.outputs)
     constants = {name: graph.constants[name].dense() for name in graph.constants if name in read}
     constants.update({name: array for name, array in context.added.items() if name in read})
@@ -172,5 +209,6 @@ def _plan_of(graph: Graph, isa: str, steps: list[Step], context: LowerContext) -
     for step in steps:
         for out in step.outputs:
             if out and out not in dtypes:
-                dtypes[out] = context.value(out).dtype
-    return Plan(isa, dict(graph.inputs), list(graph.outputs), steps, constants, dtypes)
+                dtypes[out] = _planned(context.value(out)).dtype
+    inputs = {name: _planned(value) for name, value in graph.inputs.items()}
+    return Plan(isa, inputs, list(graph.outputs), steps, constants, dtypes)

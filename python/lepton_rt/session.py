@@ -17,6 +17,7 @@ from lepton_rt.explanation import Explanation
 from lepton_rt.graph.ir import Array, Dim, Graph, Value
 from lepton_rt.host import HostRunner, warn_about
 from lepton_rt.lower import lower
+from lepton_rt.objects import ObjectTable, checked_object
 from lepton_rt.state import State, checked_pairs, from_front, to_front
 from lepton_rt.torch_export import import_torch, is_torch_model
 
@@ -40,13 +41,19 @@ Model = Union[
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, dtype and shape of an input or output; a dimension may be a symbol or None (any)."""
+    """Name, dtype and shape of an input or output; a dimension may be a symbol or None (any).
+
+    What is no tensor has its ONNX type in kind ("seq(tensor(float))"), and no shape.
+    """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[Dim, ...] | None
+    kind: str = ""
 
     def __str__(self) -> str:
+        if self.kind:
+            return f"{self.name}: {self.kind}"
         dims = "any shape" if self.shape is None else f"[{', '.join(map(_dim_text, self.shape))}]"
         return f"{self.name}: {self.dtype} {dims}"
 
@@ -194,7 +201,15 @@ class Session:
         self._plan = lowered.plan
         self._inputs = tuple(_spec(n, v) for n, v in self._graph.inputs.items())
         self._outputs = tuple(_spec(n, v) for n, v in self._graph.outputs.items())
-        host = HostRunner(lowered.host, compiled) if lowered.host else None
+        self._objects = ObjectTable()
+        self._has_objects = any(s.dtype.hasobject for s in (*self._inputs, *self._outputs))
+        self._dtype_names = {
+            name: value.kind or "string"
+            for name in self._plan.dtypes
+            if (value := compiled.value(name)) is not None and value.is_object
+        }
+        self._has_objects |= bool(self._dtype_names)
+        host = HostRunner(lowered.host, compiled, self._objects) if lowered.host else None
         self._executor = _core.Executor(*lowered.plan.encode(), threads=threads or 0, host=host)
 
     @property
@@ -237,7 +252,8 @@ class Session:
                 a numpy array of exactly the input's dtype (any strides), a torch tensor (shared
                 through DLPack, not copied, when contiguous and on the CPU), or numbers and nested
                 lists of numbers, which are converted to the input's dtype when every value
-                survives the conversion (floats may be rounded).
+                survives the conversion (floats may be rounded). Strings are an array or lists of
+                them, a sequence is a list of arrays, an optional may be None, a map is a dict.
             out: where to put the results: an array, or a list or dict of arrays (None = make one),
                 C-contiguous, of the results' dtypes and shapes.
             state: feeds and keeps the inputs and outputs that `Session.state` names; the other
@@ -263,8 +279,10 @@ class Session:
 
     __call__ = run
 
-    def _run_arrays(self, arrays: list[Array], out: list[Any] | None) -> list[Array]:
+    def _run_arrays(self, arrays: list[Any], out: list[Any] | None) -> list[Any]:
         """One run with caches as the model's inputs and outputs have them."""
+        if self._has_objects:
+            return self._run_objects(arrays, out)
         if not self._state_axes:
             return list(self._executor.run(arrays, out))
         presents = {self._state_pairs[past]: axis for past, axis in self._state_axes.items()}
@@ -282,6 +300,19 @@ class Session:
             if out is not None and out[i] is not None:
                 results[i] = _copied_to(out[i], results[i], self._outputs[i].name)
         return results
+
+    def _run_objects(self, values: list[Any], out: list[Any] | None) -> list[Any]:
+        """One run of a model with tensors that only Python can hold."""
+        held = [spec.dtype.hasobject for spec in self._outputs]
+        if out is not None and any(o is not None and h for o, h in zip(out, held)):
+            raise InputError("out is for tensors of numbers only")
+        with self._objects.run():
+            feeds = [
+                self._objects.keep(value) if spec.dtype.hasobject else value
+                for spec, value in zip(self._inputs, values)
+            ]
+            results = self._executor.run(feeds, out)
+            return [self._objects.get(r) if h else r for r, h in zip(results, held)]
 
     def _run_state(self, inputs: tuple[Any, ...], out: Any, state: State) -> Any:
         if out is not None:
@@ -301,6 +332,7 @@ class Session:
     def explain(self) -> Explanation:
         """Which kernel every step uses, and why."""
         dtypes = {name: str(dtype) for name, dtype in self._plan.dtypes.items()}
+        dtypes.update(self._dtype_names)
         return Explanation(self._plan.steps, dtypes, self._plan.isa)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -382,7 +414,7 @@ def save_graph(graph: Graph, path: str | os.PathLike[str], opset: int = 21) -> N
 
 
 def _spec(name: str, value: Value) -> TensorSpec:
-    return TensorSpec(name, value.dtype, value.shape)
+    return TensorSpec(name, value.dtype, value.shape, value.kind)
 
 
 def _names_message(names: Sequence[str], missing: Sequence[str], unknown: Sequence[str]) -> str:
@@ -403,8 +435,10 @@ def _to_torch(array: Array) -> Any:
     return sys.modules["torch"].from_numpy(array)
 
 
-def _as_array(spec: TensorSpec, value: Any) -> Array:
+def _as_array(spec: TensorSpec, value: Any) -> Any:
     """The value as a C-contiguous array of the input's dtype, its shape checked."""
+    if spec.dtype.hasobject:
+        return checked_object(spec.name, Value(spec.dtype, spec.shape, spec.kind), value)
     if _is_torch(value):
         value = np.from_dlpack(value.detach().cpu().contiguous())
     if isinstance(value, (np.ndarray, np.generic)):

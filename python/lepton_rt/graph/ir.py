@@ -27,10 +27,20 @@ Attr = Union[int, float, str, list[int], list[float], list[str], Array, "Graph"]
 
 @dataclass(frozen=True)
 class Value:
-    """Type of a tensor: numpy dtype, and shape (None when even the rank is unknown)."""
+    """Type of a tensor: numpy dtype, and shape (None when even the rank is unknown).
+
+    What is no tensor (a sequence, an optional, a map) has its ONNX type as text in `kind`
+    ("seq(tensor(float))"), dtype object, and no shape.
+    """
 
     dtype: np.dtype[Any]
     shape: tuple[Dim, ...] | None = None
+    kind: str = ""
+
+    @property
+    def is_object(self) -> bool:
+        """Whether only Python can hold it: strings, and what is no tensor."""
+        return self.dtype.hasobject
 
     @property
     def rank(self) -> int | None:

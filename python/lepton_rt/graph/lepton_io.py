@@ -177,7 +177,8 @@ def _number(value: float) -> float | str:
 
 
 def _value_json(name: str, value: Value) -> list[Any]:
-    return [name, value.dtype.name, None if value.shape is None else list(value.shape)]
+    entry = [name, value.dtype.name, None if value.shape is None else list(value.shape)]
+    return [*entry, value.kind] if value.kind else entry
 
 
 def _stored(array: Array) -> Array:
@@ -218,10 +219,11 @@ class _Reader:
         graph = Graph(name=_text(entry["name"]))
         tables = (("inputs", graph.inputs), ("outputs", graph.outputs), ("values", graph.values))
         for key, table in tables:
-            for name, dtype, shape in entry[key]:
+            for name, dtype, shape, *kind in entry[key]:
                 if _text(name) in table:
                     raise ModelError(f"{name!r} is listed twice among the {key}")
-                table[name] = Value(_dtype(dtype), None if shape is None else _shape(shape))
+                dims = None if shape is None else _shape(shape)
+                table[name] = Value(_dtype(dtype), dims, *map(_text, kind))
         for name, constant in entry["constants"].items():
             graph.constants[name] = self._constant(constant)
         graph.nodes = [self._node(node, depth) for node in entry["nodes"]]

@@ -18,6 +18,7 @@ from lepton_rt.errors import ModelError, UnsupportedError
 from lepton_rt.graph.ir import OPSET, Attr, Constant, Graph, Node, Value
 from lepton_rt.graph.lepton_ops import expand_graph
 from lepton_rt.graph.onnx_downgrade import MIN_OPSET, downgrade
+from lepton_rt.graph.onnx_kinds import type_of
 from lepton_rt.graph.types import UNKNOWN_DTYPE
 
 SMALL_BYTES = 1024
@@ -162,6 +163,8 @@ def _add_inner_values(proto: GraphProto, graph: Graph) -> None:
 def _value_info(name: str, value: Value) -> onnx.ValueInfoProto:
     if value.dtype == UNKNOWN_DTYPE:
         return onnx.ValueInfoProto(name=name)
+    if value.kind:
+        return onnx.ValueInfoProto(name=name, type=type_of(value.kind))
     shape = None if value.shape is None else list(value.shape)
     info: onnx.ValueInfoProto = helper.make_tensor_value_info(
         name, element_type(value.dtype), shape

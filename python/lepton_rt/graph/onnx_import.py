@@ -17,6 +17,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from lepton_rt.custom import find_op
 from lepton_rt.errors import ModelError, UnsupportedError
 from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Attr, Constant, Dim, Graph, Node, Value
+from lepton_rt.graph.onnx_kinds import kind_of
 from lepton_rt.graph.onnx_qoperators import SPELLINGS
 from lepton_rt.graph.onnx_tensors import TensorReader, numpy_dtype, string_attribute
 from lepton_rt.graph.types import UNKNOWN_DTYPE
@@ -89,9 +90,9 @@ class Importer:
                 graph.inputs[name] = _declared(info, f"graph input {info.name!r}", top)
         for info in proto.value_info:
             name = scope.rename(info.name)
-            value = _value(info.type, f"tensor {info.name!r}", strict=False)
+            value = _value(info.type, f"tensor {info.name!r}")
             known = name in graph.constants or name in graph.inputs
-            if value is not None and value.dtype != UNKNOWN_DTYPE and not known:
+            if value.dtype != UNKNOWN_DTYPE and not known:
                 graph.values[name] = value
         for node in proto.node:
             self._node(node, scope, graph)
@@ -250,21 +251,18 @@ def _main_opset(
 
 
 def _declared(info: onnx.ValueInfoProto, what: str, strict: bool) -> Value:
-    value = _value(info.type, what, strict=True)
-    assert value is not None
+    value = _value(info.type, what)
     if strict and value.dtype == UNKNOWN_DTYPE:
         raise ModelError(f"{what} has no element type")
     return value
 
 
-def _value(proto: onnx.TypeProto, what: str, strict: bool) -> Value | None:
+def _value(proto: onnx.TypeProto, what: str) -> Value:
     kind = proto.WhichOneof("value")
     if kind is None:
         return Value(UNKNOWN_DTYPE)
     if kind != "tensor_type":
-        if strict:
-            raise UnsupportedError(f"{what} is a {kind.removesuffix('_type')}, not a tensor")
-        return None
+        return Value(np.dtype(object), None, kind_of(proto, what))
     tensor = proto.tensor_type
     dtype = numpy_dtype(tensor.elem_type, what) if tensor.elem_type else UNKNOWN_DTYPE
     if not tensor.HasField("shape"):

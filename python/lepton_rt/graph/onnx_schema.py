@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx.shape_inference
 from onnx import helper
 
+from lepton_rt.errors import Error
 from lepton_rt.graph.inference.context import Shape
 from lepton_rt.graph.ir import OPSET, Graph, Node, Value, subgraphs
 from lepton_rt.graph.onnx_export import check_skeleton, element_type, node_proto, skeleton
+from lepton_rt.graph.onnx_kinds import kind_of, type_of
 from lepton_rt.graph.onnx_tensors import numpy_dtype
 
 
@@ -40,13 +43,22 @@ def infer_by_schema(node: Node, inputs: list[Value | None]) -> list[Value | None
 
 
 def _type_proto(value: Value) -> onnx.TypeProto:
+    if value.kind:
+        return type_of(value.kind)
     shape = None if value.shape is None else list(value.shape)
     proto: onnx.TypeProto = helper.make_tensor_type_proto(element_type(value.dtype), shape)
     return proto
 
 
 def _value(proto: Any) -> Value | None:
-    if proto is None or not proto.HasField("tensor_type") or not proto.tensor_type.elem_type:
+    if proto is None or proto.WhichOneof("value") is None:
+        return None
+    if not proto.HasField("tensor_type"):
+        try:
+            return Value(np.dtype(object), None, kind_of(proto, "an inferred tensor"))
+        except Error:
+            return None
+    if not proto.tensor_type.elem_type:
         return None
     tensor = proto.tensor_type
     dtype = numpy_dtype(tensor.elem_type, "an inferred tensor")

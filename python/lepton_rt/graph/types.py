@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -89,7 +89,7 @@ class Scope:
             if found is not None:
                 self._check_output(name, before, found)
                 shape = merge_shape(found.shape, before.shape)
-                self.graph.outputs[name] = Value(found.dtype, shape)
+                self.graph.outputs[name] = replace(found, shape=shape)
                 if name in made:
                     self.graph.values[name] = self.graph.outputs[name]
 
@@ -146,7 +146,9 @@ class Scope:
         for name, value in zip(graph.inputs, inputs or (), strict=False):
             if value is not None:
                 declared = graph.inputs[name]
-                graph.inputs[name] = Value(value.dtype, merge_shape(value.shape, declared.shape))
+                graph.inputs[name] = replace(
+                    value, shape=merge_shape(value.shape, declared.shape)
+                )
         Scope(graph, self, self.fallback, self.rewrite).run()
         node.attrs[attr] = graph
         return graph
@@ -175,7 +177,7 @@ def _loop_body(scope: Scope, node: Node, states: list[Value | None]) -> list[Val
     """
     counter, condition = Value(np.dtype(np.int64), ()), Value(np.dtype(np.bool_), ())
     held = node.attrs.get("body")
-    rankless = [None if v is None else Value(v.dtype) for v in states]
+    rankless = [None if v is None else replace(v, shape=None) for v in states]
     for _ in range(3):
         try:
             outs = _output_values(scope.body(node, "body", [counter, condition, *states]))[1:]
@@ -236,8 +238,10 @@ def _common(a: Value | None, b: Value | None) -> Value | None:
         return None
     if a.dtype != b.dtype:
         raise ModelError(f"one tensor may be {a.dtype.name} or {b.dtype.name}")
+    if a.kind != b.kind:
+        return None
     if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
-        return Value(a.dtype)
+        return replace(a, shape=None)
     return Value(
         a.dtype, tuple(x if x == y else None for x, y in zip(a.shape, b.shape, strict=True))
     )
@@ -253,9 +257,9 @@ _CONTROL: dict[str, Callable[[Scope, Context], list[Value | None]]] = {
 def _merged(found: Value | None, said: Value | None) -> Value | None:
     if found is None:
         return said
-    if said is None or said.dtype != found.dtype:
+    if said is None or said.dtype != found.dtype or said.kind != found.kind:
         return found
-    return Value(found.dtype, merge_shape(found.shape, said.shape))
+    return replace(found, shape=merge_shape(found.shape, said.shape))
 
 
 def _count(shape: tuple[int, ...]) -> int:

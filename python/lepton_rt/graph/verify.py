@@ -157,6 +157,8 @@ def _verify_constant(name: str, constant: Constant) -> None:
 def _verify_value(name: str, value: Value) -> None:
     if not name:
         raise ModelError("a tensor has no name")
+    if value.kind and (not value.dtype.hasobject or value.shape is not None):
+        raise ModelError(f"tensor {name!r} has the impossible type {value}")
     if value.shape is not None and not _is_shape(value.shape):
         raise ModelError(f"tensor {name!r} has the impossible shape {value.shape}")
 
