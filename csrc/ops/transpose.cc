@@ -55,15 +55,15 @@ class TransposeOp final : public Op {
 // A reshape to six dimensions, a transpose and a reshape to four, as one strided copy.
 class SpaceDepthOp final : public Op {
  public:
-  enum Kind { kDepthToSpaceDcr, kDepthToSpaceCrd, kSpaceToDepth };
+  enum Kind { kDepthToSpaceDcr, kDepthToSpaceCrd, kSpaceToDepthDcr, kSpaceToDepthCrd };
   SpaceDepthOp(Kind kind, int64_t block, size_t element_size, Isa isa)
       : kind_(kind), block_(block), element_size_(element_size), isa_(isa) {}
 
   Status bind(BindContext& context) const override {
     const Shape& from = context.input(0).shape;
     if (from.rank != 4) return invalid_input("DepthToSpace and SpaceToDepth need rank 4");
-    return kind_ == kSpaceToDepth ? bind_space_to_depth(context, from)
-                                  : bind_depth_to_space(context, from);
+    const bool to_depth = kind_ == kSpaceToDepthDcr || kind_ == kSpaceToDepthCrd;
+    return to_depth ? bind_space_to_depth(context, from) : bind_depth_to_space(context, from);
   }
 
  private:
@@ -98,9 +98,10 @@ class SpaceDepthOp final : public Op {
     const Strides src = strides_of(from), dst = strides_of(to);
     StridedCopy copy(element_size_, isa_);
     copy.add_dim(n, src[0], dst[0]);
-    copy.add_dim(b, src[2], b * c * dst[1]);
-    copy.add_dim(b, src[3], c * dst[1]);
-    copy.add_dim(c, src[1], dst[1]);
+    const bool dcr = kind_ == kSpaceToDepthDcr;
+    copy.add_dim(b, src[2], (dcr ? b * c : b) * dst[1]);
+    copy.add_dim(b, src[3], (dcr ? c : 1) * dst[1]);
+    copy.add_dim(c, src[1], (dcr ? 1 : b * b) * dst[1]);
     copy.add_dim(to[2], b * src[2], dst[2]);
     copy.add_dim(to[3], b * src[3], dst[3]);
     copy.prepare();
@@ -113,12 +114,17 @@ class SpaceDepthOp final : public Op {
   Isa isa_;
 };
 
-Status make_space_depth(const StepDesc& desc, SpaceDepthOp::Kind kind, std::unique_ptr<Op>* op) {
+// dcr, crd: the kind in either order of depth, column and row.
+Status make_space_depth(const StepDesc& desc, SpaceDepthOp::Kind dcr, SpaceDepthOp::Kind crd,
+                        std::unique_ptr<Op>* op) {
   LEPTON_RETURN_IF_ERROR(check_operands(desc, 1, 1));
   LEPTON_RETURN_IF_ERROR(check_same_dtype(desc, 0, 0));
   const int64_t block = desc.attrs->i("blocksize");
   if (block < 1 || block > (1 << 15)) return invalid_model(std::string(desc.op) + ": blocksize");
-  *op = std::make_unique<SpaceDepthOp>(kind, block, size_of(desc.inputs[0].dtype), desc.isa);
+  const std::string_view mode = desc.attrs->s("mode", "DCR");
+  if (mode != "DCR" && mode != "CRD") return invalid_model(std::string(desc.op) + ": mode");
+  *op = std::make_unique<SpaceDepthOp>(mode == "DCR" ? dcr : crd, block,
+                                       size_of(desc.inputs[0].dtype), desc.isa);
   return {};
 }
 
@@ -136,14 +142,11 @@ Status make_transpose(const StepDesc& desc, std::unique_ptr<Op>* op) {
 }
 
 Status make_depth_to_space(const StepDesc& desc, std::unique_ptr<Op>* op) {
-  const std::string_view mode = desc.attrs->s("mode", "DCR");
-  if (mode != "DCR" && mode != "CRD") return invalid_model("DepthToSpace: mode");
-  return make_space_depth(
-      desc, mode == "DCR" ? SpaceDepthOp::kDepthToSpaceDcr : SpaceDepthOp::kDepthToSpaceCrd, op);
+  return make_space_depth(desc, SpaceDepthOp::kDepthToSpaceDcr, SpaceDepthOp::kDepthToSpaceCrd, op);
 }
 
 Status make_space_to_depth(const StepDesc& desc, std::unique_ptr<Op>* op) {
-  return make_space_depth(desc, SpaceDepthOp::kSpaceToDepth, op);
+  return make_space_depth(desc, SpaceDepthOp::kSpaceToDepthDcr, SpaceDepthOp::kSpaceToDepthCrd, op);
 }
 
 }  // namespace lepton

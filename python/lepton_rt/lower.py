@@ -82,9 +82,10 @@ class HostStep:
 
 @dataclass
 class Lowered:
-    """A plan with what the runtime does not need: host steps, and the nodes behind the steps."""
+    """A plan with what the runtime does not need: host steps, and the graph their names are of."""
 
     plan: Plan
+    graph: Graph
     host: list[HostStep] = field(default_factory=list)
 
 
@@ -106,12 +107,12 @@ def lower(graph: Graph, isa: str) -> Lowered:
     plan = _plan_of(graph, isa, steps, context)
     rejected = dict(_core.rejected_steps(*plan.encode())) if steps else {}
     if not rejected:
-        return Lowered(plan)
+        return Lowered(plan, graph)
     # A rejected step falls back with its whole node, whatever other steps the node had.
     reasons = {id(nodes[i]): reason for i, reason in rejected.items()}
     host: list[HostStep] = []
     steps = _replace_rejected(nodes, steps, reasons, host)
-    return Lowered(_plan_of(graph, isa, steps, context), host)
+    return Lowered(_plan_of(graph, isa, steps, context), graph, host)
 
 
 def _steps_of(node: Node, context: LowerContext) -> list[Step]:

@@ -1,4 +1,4 @@
-"""Values that only Python can hold (strings, sequences, optionals, maps) on their way through a run.
+"""What only Python can hold (strings, sequences, optionals, maps) on its way through a run.
 
 A plan has no word for them. Between two host steps it carries a handle in their place: the index,
 in a uint64 scalar, of the value in a table that lives as long as the run.

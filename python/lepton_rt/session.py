@@ -206,10 +206,10 @@ class Session:
         self._dtype_names = {
             name: value.kind or "string"
             for name in self._plan.dtypes
-            if (value := compiled.value(name)) is not None and value.is_object
+            if (value := lowered.graph.value(name)) is not None and value.is_object
         }
         self._has_objects |= bool(self._dtype_names)
-        host = HostRunner(lowered.host, compiled, self._objects) if lowered.host else None
+        host = HostRunner(lowered.host, lowered.graph, self._objects) if lowered.host else None
         self._executor = _core.Executor(*lowered.plan.encode(), threads=threads or 0, host=host)
 
     @property

@@ -18,8 +18,11 @@ from typing import Any
 import numpy as np
 
 from lepton_rt.errors import Error, InputError, UnsupportedError
-from lepton_rt.graph.ir import OPSET, Graph
+from lepton_rt.graph.ir import Graph
 from lepton_rt.torch_quantized import holds_narrow_ranges, with_clamps
+
+_OPSET = 23
+"""What PyTorch is asked for: its exporter lags behind ONNX."""
 
 NAME = "torch.export"
 
@@ -213,7 +216,7 @@ def _exported(model: Any, **arguments: Any) -> Graph:
             if not _is_module(model):
                 model = with_clamps(model)
             program = torch.onnx.export(
-                model, dynamo=True, opset_version=OPSET, verbose=False, **arguments
+                model, dynamo=True, opset_version=_OPSET, verbose=False, **arguments
             )
             assert program is not None
             proto = program.model_proto

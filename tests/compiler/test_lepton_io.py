@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from compiler.onnx_models import normal
 from lepton_rt import ModelError, UnsupportedError, import_onnx, load_lepton, save_lepton
-from lepton_rt.graph.ir import LEPTON_DOMAIN, OPSET, Constant, Graph, Node, Value
+from lepton_rt.graph.ir import LEPTON_DOMAIN, OLDEST_OPSET, OPSET, Constant, Graph, Node, Value
 from sample_models import LIGHT_FOLDER
 
 F = np.dtype(np.float32)
@@ -347,3 +347,18 @@ def test_every_truncation_is_refused(saved: Path) -> None:
     for end in range(0, len(data), 7):
         with pytest.raises(ModelError):
             load_lepton(data[:end])
+
+
+def test_files_of_an_older_opset_are_read(tmp_path: Path) -> None:
+    graph = Graph(
+        inputs={"x": Value(np.dtype(np.float32), (2,))},
+        outputs={"y": Value(np.dtype(np.float32), (2,))},
+        nodes=[Node("Relu", ["x"], ["y"])],
+    )
+    graph.opsets[""] = OLDEST_OPSET
+    save_lepton(graph, tmp_path / "old.lepton")
+    assert load_lepton(tmp_path / "old.lepton").opsets[""] == OPSET
+    graph.opsets[""] = OLDEST_OPSET - 1
+    save_lepton(graph, tmp_path / "ancient.lepton")
+    with pytest.raises(ModelError, match="unknown version"):
+        load_lepton(tmp_path / "ancient.lepton")

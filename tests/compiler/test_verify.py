@@ -93,6 +93,7 @@ def test_the_table_of_operators_is_onnx_own() -> None:
     letters = {"Single": "r", "Optional": "o", "Variadic": "v"}
     kinds = {"INT": "i", "FLOAT": "f", "STRING": "s", "TENSOR": "t", "GRAPH": "g"}
     kinds.update({f"{name}S": kind.upper() for name, kind in kinds.items()})
+    kinds["TYPE_PROTO"] = "s"  # as text
     seen = set()
     for name in names:
         if not onnx.defs.has(name, OPSET, ""):

@@ -197,5 +197,37 @@ def attention() -> onnx.ModelProto:
     )  # fmt: skip
 
 
+def objects() -> onnx.ModelProto:
+    """Strings and a sequence between host steps, with native steps around them."""
+    node = helper.make_node
+    return build(
+        [
+            node("Relu", ["x"], ["r"]),
+            node("SplitToSequence", ["r"], ["s"], axis=1, keepdims=0),
+            node("SequenceInsert", ["s", "v"], ["longer"]),
+            node("SequenceAt", ["longer", "i"], ["first"]),
+            node("SequenceLength", ["longer"], ["count"]),
+            node("ConcatFromSequence", ["s"], ["joined"], axis=0),
+            node("StringConcat", ["words", "text"], ["both"]),
+            node("Equal", ["both", "words"], ["same"]),
+            node("Cast", ["same"], ["flags"], to=F32),
+            node("Mul", ["first", "flags"], ["y"]),
+        ],
+        [
+            helper.make_tensor_value_info("x", F32, [2, 3]),
+            helper.make_tensor_value_info("words", TensorProto.STRING, [2]),
+        ],
+        [
+            helper.make_tensor_value_info("y", F32, [2]),
+            helper.make_tensor_value_info("count", I64, []),
+            helper.make_tensor_value_info("joined", F32, [6]),
+        ],
+        {
+            "v": np.ones(2, np.float32), "i": np.int64(0).reshape(()),
+            "text": np.array(["b", "a"], object),
+        },
+    )  # fmt: skip
+
+
 def all_seeds() -> dict[str, onnx.ModelProto]:
-    return {f.__name__: f() for f in (cnn, qdq_cnn, qoperator, shapes, attention)}
+    return {f.__name__: f() for f in (cnn, qdq_cnn, qoperator, shapes, attention, objects)}

@@ -45,6 +45,8 @@ def test_seeds_run(name: str) -> None:
         shape = [d if isinstance(d, int) else 2 for d in value.shape or ()]
         is_float = value.dtype.kind == "f"
         array = rng.standard_normal(shape) if is_float else rng.integers(0, 4, shape)
+        if value.dtype.hasobject:
+            array = np.full(shape, "word", object)
         feed[value.name] = array.astype(value.dtype)
     results = session.run(feed)
     results = [results] if isinstance(results, np.ndarray) else list(results)

@@ -38,6 +38,8 @@ def random_input(value: object, rng: np.random.Generator) -> np.ndarray | None:
     if any(d < 0 for d in shape) or np.prod([float(d) for d in shape] or [1.0]) > MAX_ELEMENTS:
         return None
     dtype = np.dtype(value.dtype)  # type: ignore[attr-defined]
+    if dtype.hasobject:
+        return np.full(shape, "word", object)
     if dtype.kind == "f":
         return rng.standard_normal(shape).astype(dtype)
     return rng.integers(0, 2, shape).astype(dtype)

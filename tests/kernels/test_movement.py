@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import run_op
-from lepton_rt.errors import Error
+from lepton_rt.errors import Error, UnsupportedError
 from onnx_reference import reference
 
 Array = npt.NDArray[Any]
@@ -271,8 +272,25 @@ def test_depth_to_space(mode: str, dtype: str) -> None:
     same_as_reference("DepthToSpace", [x], {"blocksize": 3, "mode": mode})
 
 
-def test_space_to_depth() -> None:
-    same_as_reference("SpaceToDepth", [sample((2, 3, 6, 8))], {"blocksize": 2})
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_space_to_depth(mode: str) -> None:
+    same_as_reference("SpaceToDepth", [sample((2, 3, 6, 8))], {"blocksize": 2, "mode": mode})
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.float8_e4m3fn, ml_dtypes.int4, np.complex64])
+def test_types_without_arithmetic_move(dtype: Any) -> None:
+    x = np.random.default_rng(0).integers(0, 7, (3, 4, 5)).astype(dtype)
+    got = move("Transpose", [x], {"perm": [2, 0, 1]})
+    np.testing.assert_array_equal(got, x.transpose(2, 0, 1))
+    np.testing.assert_array_equal(move("Gather", [x, ints(2, 0)], {"axis": 1}), x[:, [2, 0]])
+    for key, operands in (("NonZero", [x]), ("lepton.Elementwise", [x, x])):
+        with pytest.raises(UnsupportedError):
+            run_op(key, operands, {"program": "Add r0 r1"}, outputs=("int64",))
+
+
+def test_complex_numbers_of_16_bytes_are_left_to_the_host() -> None:
+    with pytest.raises(UnsupportedError):
+        move("Transpose", [np.ones((2, 2), np.complex128)])
 
 
 @pytest.mark.parametrize("blocksize", [0, -1, 5, 1 << 33])

@@ -15,9 +15,13 @@ from typing import Any, Union
 import numpy as np
 import numpy.typing as npt
 
-OPSET = 23
+OPSET = 28
 """The main-domain opset every Graph is normalised to."""
+OLDEST_OPSET = 23
+"""Since this opset operators were only added, or widened: such graphs are valid at `OPSET`."""
 LEPTON_DOMAIN = "lepton"
+ONNX_DOMAINS = frozenset(["ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training"])
+"""ONNX's domains beside the main one. Their operators keep the version the model states."""
 
 Array = npt.NDArray[Any]
 Dim = int | str | None

@@ -18,7 +18,19 @@ import numpy as np
 from lepton_rt.custom import custom_domains, registered_domains
 from lepton_rt.errors import ModelError, UnsupportedError
 from lepton_rt.graph.inference.context import ELEMENT_TYPES, dtype_from_name
-from lepton_rt.graph.ir import LEPTON_DOMAIN, OPSET, Array, Attr, Constant, Dim, Graph, Node, Value
+from lepton_rt.graph.ir import (
+    LEPTON_DOMAIN,
+    OLDEST_OPSET,
+    ONNX_DOMAINS,
+    OPSET,
+    Array,
+    Attr,
+    Constant,
+    Dim,
+    Graph,
+    Node,
+    Value,
+)
 from lepton_rt.graph.safetensors_file import parse_json, read_tensors, storable, write_tensors
 from lepton_rt.graph.types import infer_types
 from lepton_rt.graph.verify import MAX_DEPTH, verify
@@ -38,7 +50,7 @@ def save_lepton(graph: Graph, path: str | os.PathLike[str]) -> None:
     verify(graph)
     writer = _Writer()
     document = {"version": FORMAT_VERSION, "opsets": graph.opsets, "graph": writer.graph(graph)}
-    foreign = set(graph.opsets) - {"", LEPTON_DOMAIN} - custom_domains(graph)
+    foreign = set(graph.opsets) - {"", LEPTON_DOMAIN} - ONNX_DOMAINS - custom_domains(graph)
     if foreign:
         raise UnsupportedError(f"operators of {sorted(foreign)} cannot be saved as .lepton")
     text = json.dumps(document, separators=(",", ":"), allow_nan=False)
@@ -63,7 +75,7 @@ def load_lepton(source: str | os.PathLike[str] | bytes) -> Graph:
     try:
         _check_version(document, what)
         graph = reader.graph(document["graph"], 0)
-        graph.opsets = dict(document["opsets"])
+        graph.opsets = {**document["opsets"], "": OPSET}
     except ModelError:
         raise
     except (
@@ -84,7 +96,7 @@ def _check_version(document: Any, what: str) -> None:
     if not isinstance(version, int) or not all(isinstance(v, int) for v in opsets.values()):
         raise ModelError(f"the version of {what} is malformed")
     newer = opsets.get("", 0) > OPSET or opsets.get(LEPTON_DOMAIN, 0) > _LEPTON_VERSION
-    foreign = set(opsets) - {"", LEPTON_DOMAIN} - registered_domains()
+    foreign = set(opsets) - {"", LEPTON_DOMAIN} - ONNX_DOMAINS - registered_domains()
     if foreign:
         raise ModelError(
             f"{what} uses operators of domain {', '.join(sorted(map(str, foreign)))}, which "
@@ -92,7 +104,7 @@ def _check_version(document: Any, what: str) -> None:
         )
     if version > FORMAT_VERSION or newer:
         raise ModelError(f"{what} was made by a newer version of lepton_rt: upgrade to read it")
-    if version != FORMAT_VERSION or opsets.get("") != OPSET:
+    if version != FORMAT_VERSION or opsets.get("", 0) < OLDEST_OPSET:
         raise ModelError(f"{what} has the unknown version {version}")
 
 

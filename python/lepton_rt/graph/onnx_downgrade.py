@@ -39,10 +39,11 @@ def downgrade(model: ModelProto, opset: int) -> None:
             if node.domain in ("", "ai.onnx"):
                 _rewrite(node, model.graph, opset)
     _drop_unused_constants(model.graph)
+    beside = {entry.domain: entry.version for entry in model.opset_import}
     del model.opset_import[:]
     used = {node.domain for graph in _graphs(model.graph) for node in graph.node} - {"", "ai.onnx"}
     model.opset_import.append(helper.make_opsetid("", opset))
-    model.opset_import.extend(helper.make_opsetid(domain, 1) for domain in sorted(used))
+    model.opset_import.extend(helper.make_opsetid(d, beside.get(d, 1)) for d in sorted(used))
     model.ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
 
 

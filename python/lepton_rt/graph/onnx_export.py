@@ -15,7 +15,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from lepton_rt.errors import ModelError, UnsupportedError
-from lepton_rt.graph.ir import OPSET, Attr, Constant, Graph, Node, Value
+from lepton_rt.graph.ir import ONNX_DOMAINS, OPSET, Attr, Constant, Graph, Node, Value
 from lepton_rt.graph.lepton_ops import expand_graph
 from lepton_rt.graph.onnx_downgrade import MIN_OPSET, downgrade
 from lepton_rt.graph.onnx_kinds import type_of
@@ -195,12 +195,16 @@ def node_proto(node: Node) -> NodeProto:
 
 
 def _attribute_kinds(node: Node) -> dict[str, int]:
-    if node.domain:
+    if node.domain and node.domain not in ONNX_DOMAINS:
         return {}
     try:
-        schema: Any = onnx.defs.get_schema(node.op, OPSET, "")
+        schema: Any = (
+            onnx.defs.get_schema(node.op, domain=node.domain)
+            if node.domain
+            else onnx.defs.get_schema(node.op, OPSET, "")
+        )
     except onnx.defs.SchemaError:
-        raise UnsupportedError(f"ONNX opset {OPSET} has no operator {node.op!r}") from None
+        raise UnsupportedError(f"ONNX opset {OPSET} has no operator {node.key!r}") from None
     return {name: int(attr.type.value) for name, attr in schema.attributes.items()}
 
 
@@ -210,6 +214,8 @@ def _attribute(node: Node, name: str, value: Attr, kind: int | None) -> Attribut
     if isinstance(value, np.ndarray):
         tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape))
         return AttributeProto(name=name, type=AttributeProto.TENSOR, t=tensor)
+    if kind == AttributeProto.TYPE_PROTO and isinstance(value, str):
+        return AttributeProto(name=name, type=AttributeProto.TYPE_PROTO, tp=type_of(value))
     if kind == AttributeProto.FLOAT and isinstance(value, int):
         value = float(value)
     if kind == AttributeProto.FLOATS and isinstance(value, list):

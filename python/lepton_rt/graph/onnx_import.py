@@ -16,7 +16,17 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 
 from lepton_rt.custom import find_op
 from lepton_rt.errors import ModelError, UnsupportedError
-from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Attr, Constant, Dim, Graph, Node, Value
+from lepton_rt.graph.ir import (
+    LEPTON_DOMAIN,
+    ONNX_DOMAINS,
+    Array,
+    Attr,
+    Constant,
+    Dim,
+    Graph,
+    Node,
+    Value,
+)
 from lepton_rt.graph.onnx_kinds import kind_of
 from lepton_rt.graph.onnx_qoperators import SPELLINGS
 from lepton_rt.graph.onnx_tensors import TensorReader, numpy_dtype, string_attribute
@@ -54,7 +64,10 @@ class _Scope:
 
 
 class Importer:
-    """Builds one Graph from one ModelProto; `versions`: output name → opset of inlined nodes."""
+    """Builds one Graph from one ModelProto.
+
+    versions: output name → opset of inlined nodes; opsets: the versions of `ONNX_DOMAINS` it uses.
+    """
 
     def __init__(
         self, model: ModelProto, tensors: TensorReader, domains: frozenset[str] = frozenset()
@@ -67,6 +80,7 @@ class Importer:
         self._count = 0
         self.opset = 0
         self.versions: dict[str, int] = {}
+        self.opsets: dict[str, int] = {}
 
     def run(self) -> Graph:
         """The model's graph; nodes keep their written opset (see `versions`), unsorted."""
@@ -75,6 +89,7 @@ class Importer:
         self.opset = _main_opset(self._model.opset_import, "the model")
         graph = self._graph(self._model.graph, _Scope(opset=self.opset), top=True)
         graph.metadata = {text(e.key): text(e.value) for e in self._model.metadata_props}
+        graph.opsets.update(self.opsets)
         return graph
 
     # Graphs ----------------------------------------------------------------------------------
@@ -127,6 +142,7 @@ class Importer:
             self._call(key, proto, scope, graph)
             return
         known = domain in self._domains or f"{domain}.{op}" in SPELLINGS
+        known = known or self._is_onnx_own(domain, op)
         if not known and find_op(domain, op) is None:
             raise ModelError(
                 f"operator {op!r} of domain {domain!r} is not known"
@@ -146,6 +162,18 @@ class Importer:
         if scope.opset != self.opset:
             self.versions.update((name, scope.opset) for name in outputs if name)
         graph.nodes.append(node)
+
+    def _is_onnx_own(self, domain: str, op: str) -> bool:
+        if domain not in ONNX_DOMAINS or not onnx.defs.has(op, self.side_opset(domain), domain):
+            return False
+        self.opsets[domain] = self.side_opset(domain)
+        return True
+
+    def side_opset(self, domain: str) -> int:
+        """The version of a domain beside the main one that the model (or a function) states."""
+        imports = [self._model.opset_import, *(f.opset_import for f in self._model.functions)]
+        stated = [e.version for entries in imports for e in entries if e.domain == domain]
+        return stated[0] if stated else 1
 
     def _attributes(self, proto: NodeProto, scope: _Scope) -> dict[str, Attr]:
         attrs: dict[str, Attr] = {}
@@ -180,6 +208,8 @@ class Importer:
             return self._tensors.read_sparse(attr.sparse_tensor)
         if kind == AttributeProto.GRAPH:
             return self._graph(attr.g, scope.inner())
+        if kind == AttributeProto.TYPE_PROTO:
+            return kind_of(attr.tp, what)
         if kind == AttributeProto.UNDEFINED:
             raise ModelError(f"{what} has no type")
         raise UnsupportedError(f"{what} is of a kind that is not supported ({kind})")

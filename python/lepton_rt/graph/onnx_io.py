@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Union
 
@@ -47,27 +48,17 @@ def import_onnx(
     sort_nodes(graph)
     _check_opsets(importer)
     upgrader = Upgrader(importer.opset, importer.versions, graph.tensor_names())
-    graph = infer_types(graph, infer_by_schema, upgrader)
+    graph = infer_types(graph, partial(infer_by_schema, opsets=graph.opsets), upgrader)
     graph.opsets.update(dict.fromkeys(domains | custom_domains(graph), 1))
     verify(graph)
-    try:
-        check_graph(graph)
-    except ModelError as error:
-        if importer.opset <= OPSET:
-            raise
-        raise UnsupportedError(
-            f"the model uses what opset {importer.opset} added after {OPSET}: {error}"
-        ) from None
+    check_graph(graph)
     return graph
 
 
 def _check_opsets(importer: Importer) -> None:
-    known = onnx.defs.onnx_opset_version()
     newest = max([importer.opset, *importer.versions.values()])
-    if newest > known:
-        raise UnsupportedError(
-            f"the model uses opset {newest}; the installed onnx package knows {known}: upgrade it"
-        )
+    if newest > OPSET:
+        raise UnsupportedError(f"the model uses opset {newest}; {OPSET} is the newest one known")
     if min([importer.opset, *importer.versions.values()]) < 1:
         raise ModelError("the model states an opset below 1")
 

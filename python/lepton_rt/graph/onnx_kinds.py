@@ -60,11 +60,11 @@ def type_of(kind: str) -> TypeProto:
 def _element_name(code: int, what: str) -> str:
     if code not in TensorProto.DataType.values() or code == TensorProto.UNDEFINED:
         raise ModelError(f"{what} has the unknown element type {code}")
-    return TensorProto.DataType.Name(code).lower()
+    return str(TensorProto.DataType.Name(code)).lower()
 
 
 def _element_type(name: str) -> int:
     names = TensorProto.DataType.keys()
     if name.upper() not in names or name == "undefined":
         raise ModelError(f"{name!r:.40} is no element type of ONNX")
-    return TensorProto.DataType.Value(name.upper())
+    return int(TensorProto.DataType.Value(name.upper()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,22 +23,30 @@ def check_graph(graph: Graph) -> None:
     check_skeleton(skeleton(graph))
 
 
-def infer_by_schema(node: Node, inputs: list[Value | None]) -> list[Value | None]:
-    """Output types of a main-domain node by its ONNX schema; [] where it cannot say."""
+def infer_by_schema(
+    node: Node, inputs: list[Value | None], opsets: Mapping[str, int]
+) -> list[Value | None]:
+    """Output types of a node by its ONNX schema; [] where it cannot say."""
     known = {name: v for name, v in zip(node.inputs, inputs, strict=True) if name}
-    if node.domain or any(v is None for v in known.values()) or any(subgraphs(node)):
+    if any(v is None for v in known.values()) or any(subgraphs(node)):
         return []
     try:
-        schema = onnx.defs.get_schema(node.op, OPSET, "")
+        schema = onnx.defs.get_schema(node.op, opsets[node.domain], node.domain)
         types = {name: _type_proto(v) for name, v in known.items() if v is not None}
         found = onnx.shape_inference.infer_node_outputs(
             schema,
             node_proto(node),
             types,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[helper.make_opsetid(*entry) for entry in opsets.items()],
             ir_version=helper.find_min_ir_version_for([helper.make_opsetid("", OPSET)]),
         )
-    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+    except (
+        KeyError,
+        onnx.defs.SchemaError,
+        onnx.shape_inference.InferenceError,
+        RuntimeError,
+        ValueError,
+    ):
         return []
     return [_value(found.get(name)) for name in node.outputs]
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from lepton_rt.errors import ModelError, UnsupportedError
 from lepton_rt.graph.inference.context import ELEMENT_TYPES
-from lepton_rt.graph.ir import OPSET, Node
+from lepton_rt.graph.ir import Node
 from lepton_rt.graph.onnx_qoperators import SPELLINGS
 from lepton_rt.graph.onnx_site import Rule, Site, Surroundings
 
 
 class Upgrader:
-    """Brings each node to opset `OPSET`. versions: output name → opset, where not the default."""
+    """Brings each node to the house opset. versions: output name → opset, where not the default."""
 
     def __init__(self, opset: int, versions: dict[str, int], taken: set[str]) -> None:
         self._opset = opset
@@ -39,8 +39,6 @@ class Upgrader:
                 nodes = rule(Site(node, around, self._taken))
                 if nodes is not None:
                     return nodes
-        if version > OPSET and node.op in _NEWER:
-            return _NEWER[node.op](Site(node, around, self._taken)) or [node]
         return [node]
 
 
@@ -266,19 +264,6 @@ def _old_scan(site: Site) -> None:
     raise UnsupportedError("Scan of opset 8, over a batch, is not supported")
 
 
-def _swish(site: Site) -> list[Node]:
-    x, alpha, nodes = site.node.inputs[0], site.node.attrs.get("alpha", 1.0), []
-    scaled = x
-    if alpha != 1.0:
-        scaled = site.fresh("scaled")
-        factor = site.constant(alpha, site.dtype(0), "alpha")
-        nodes.append(Node("Mul", [x, factor], [scaled]))
-    gate = site.fresh("gate")
-    nodes.append(Node("Sigmoid", [scaled], [gate]))
-    nodes.append(Node("Mul", [x, gate], list(site.node.outputs), {}, "", site.node.name))
-    return nodes
-
-
 _ALWAYS = 1 << 30
 _BINARY = ["Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less"]
 _REDUCE = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare"]
@@ -322,6 +307,3 @@ RULES: dict[str, list[tuple[int, Rule]]] = {
     "Scan": [(9, _old_scan)],
 }
 """Operator → [(applies to nodes written before this opset, rule)], oldest first."""
-
-_NEWER: dict[str, Rule] = {"Swish": _swish}
-"""Operators that came after the house opset."""

@@ -85,20 +85,22 @@ Asin r r
 Asinh r r
 Atan r r
 Atanh r r
-Attention rrrooo rooo is_causal=i kv_num_heads=i q_num_heads=i qk_matmul_output_mode=i scale=f
-  softcap=f softmax_precision=i
+Attention rrroooo rooo is_causal=i kv_num_heads=i left_window_size=i q_num_heads=i
+  qk_matmul_output_mode=i right_window_size=i scale=f softcap=f softmax_precision=i
 AveragePool r r auto_pad=s ceil_mode=i count_include_pad=i dilations=I kernel_shape=I pads=I
   strides=I
 BatchNormalization rrrrr roo epsilon=f momentum=f training_mode=i
 Bernoulli r r dtype=i seed=f
+BitCast r r to=i
 BitShift rr r direction=s
 BitwiseAnd rr r
 BitwiseNot r r
 BitwiseOr rr r
 BitwiseXor rr r
 BlackmanWindow r r output_datatype=i periodic=i
-Cast r r saturate=i to=i
-CastLike rr r saturate=i
+Cast r r round_mode=s saturate=i to=i
+CastLike rr r round_mode=s saturate=i
+CausalConvWithState rroo rr activation=s
 Ceil r r
 Celu r r alpha=f
 CenterCropPad rr r axes=I
@@ -116,6 +118,7 @@ ConvTranspose rro r auto_pad=s dilations=I group=i kernel_shape=I output_padding
   output_shape=I pads=I strides=I
 Cos r r
 Cosh r r
+CumProd rr r exclusive=i reverse=i
 CumSum rr r exclusive=i reverse=i
 DFT roo r inverse=i onesided=i
 DeformConv rrroo r dilations=I group=i kernel_shape=I offset_group=i pads=I strides=I
@@ -166,6 +169,7 @@ LayerNormalization rro roo axis=i epsilon=f stash_type=i
 LeakyRelu r r alpha=f
 Less rr r
 LessOrEqual rr r
+LinearAttention rrrooo rr chunk_size=i kv_num_heads=i q_num_heads=i scale=f update_rule=s
 Log r r
 LogSoftmax r r axis=i
 Loop oow v body=g
@@ -191,7 +195,7 @@ NonMaxSuppression rrooo r center_point_box=i
 NonZero r r
 Not r r
 OneHot rrr r axis=i
-Optional o r type=?
+Optional o r type=s
 OptionalGetElement r r
 OptionalHasElement o r
 Or rr r
@@ -208,7 +212,7 @@ RandomNormal - r dtype=i mean=f scale=f seed=f shape=I
 RandomNormalLike r r dtype=i mean=f scale=f seed=f
 RandomUniform - r dtype=i high=f low=f seed=f shape=I
 RandomUniformLike r r dtype=i high=f low=f seed=f
-Range rrr r
+Range rrr r stash_type=i
 Reciprocal r r
 ReduceL1 ro r keepdims=i noop_with_empty_axes=i
 ReduceL2 ro r keepdims=i noop_with_empty_axes=i
@@ -255,7 +259,7 @@ Softmax r r axis=i
 SoftmaxCrossEntropyLoss rro ro ignore_index=i reduction=s
 Softplus r r
 Softsign r r
-SpaceToDepth r r blocksize=i
+SpaceToDepth r r blocksize=i mode=s
 Split ro v axis=i num_outputs=i
 SplitToSequence ro r axis=i keepdims=i
 Sqrt r r
@@ -265,8 +269,11 @@ StringNormalizer r r case_change_action=s is_case_sensitive=i locale=s stopwords
 StringSplit r rr delimiter=s maxsplit=i
 Sub rr r
 Sum v r
+SwiGLU rr r alpha=f
+Swish r r alpha=f
 Tan r r
 Tanh r r
+TensorScatter rro r axis=i mode=s
 TfIdfVectorizer r r max_gram_length=i max_skip_count=i min_gram_length=i mode=s ngram_counts=I
   ngram_indexes=I pool_int64s=I pool_strings=S weights=F
 ThresholdedRelu r r alpha=f

@@ -146,9 +146,7 @@ class Scope:
         for name, value in zip(graph.inputs, inputs or (), strict=False):
             if value is not None:
                 declared = graph.inputs[name]
-                graph.inputs[name] = replace(
-                    value, shape=merge_shape(value.shape, declared.shape)
-                )
+                graph.inputs[name] = replace(value, shape=merge_shape(value.shape, declared.shape))
         Scope(graph, self, self.fallback, self.rewrite).run()
         node.attrs[attr] = graph
         return graph

@@ -8,7 +8,7 @@ import numpy as np
 
 from lepton_rt.graph.ir import Graph, Node
 
-from .attributes import int_attr, ints_attr
+from .attributes import has_window, int_attr, ints_attr
 from .editor import Editor
 from .eliminate import eliminate
 
@@ -30,6 +30,8 @@ def fuse_attention(graph: Graph) -> Graph:
 
 
 def _is_plain(editor: Editor, node: Node) -> bool:
+    if has_window(node):
+        return False
     shapes = [editor.shape(name) for name in node.inputs[:3]]
     if any(shape is None or len(shape) != 4 for shape in shapes):
         return False

@@ -13,7 +13,7 @@ import numpy as np
 
 from lepton_rt.graph.ir import Graph, Node, Value
 
-from .attributes import int_attr, ints_attr
+from .attributes import has_window, int_attr, ints_attr
 from .editor import Editor
 from .eliminate import eliminate
 
@@ -28,7 +28,7 @@ def grow_in_place(graph: Graph, pairs: Mapping[str, str]) -> tuple[Graph, dict[s
     """
     editor = Editor(graph)
     for node in editor.nodes():
-        if node.key == "Attention":
+        if node.key == "Attention" and not has_window(node):
             _append_outside(editor, node, pairs)
     axes: dict[str, int] = {}
     for past, present in pairs.items():

@@ -45,6 +45,7 @@ UNARY = frozenset(
         "Softplus",
         "Softsign",
         "Sqrt",
+        "Swish",
         "Tan",
         "Tanh",
         "ThresholdedRelu",
