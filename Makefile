@@ -2,6 +2,7 @@
 # later (with venv and its C headers) and a C++17 compiler; cmake and ninja come from PyPI.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+RACE_ARGS ?=
 # Processes that share the tests; each may need a few GiB.
 PYTEST_WORKERS ?= 2
 SHELL := /bin/bash
@@ -26,7 +27,7 @@ endif
 core_sources := $(shell find csrc cmake -type f) CMakeLists.txt CMakePresets.json
 python_sources := $(shell find python/lepton_rt -type f \( -name '*.py' -o -name '*.pyi' -o -name py.typed \))
 
-.PHONY: help demo test check lint format build install clean distclean
+.PHONY: help demo test check lint format build install race clean distclean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -69,6 +70,15 @@ format: $(venv)/installed ## Format Python and C++
 build: $(venv)/installed ## Build the extension beside the Python sources, warnings as errors
 	$(path) cmake --preset dev -DPython_EXECUTABLE=$(CURDIR)/$(python)
 	$(path) cmake --build build/dev
+
+# Runtimes that do not install here are reported as absent.
+$(venv)/race: $(venv)/installed
+	$(path) $(python) -m pip install -q --no-build-isolation -c constraints.txt '.[race]' || \
+	  echo "not every runtime could be installed; the race runs with those that are here"
+	touch $@
+
+race: $(venv)/race ## Race lepton_rt and other runtimes (RACE_ARGS="--networks lenet …")
+	PYTHONPATH=benchmarks $(python) -m race $(RACE_ARGS)
 
 include checks.mk
 

@@ -68,9 +68,9 @@ def main() -> None:
     options = parser.parse_args()
     print(f"one step of 16 elements: {step_overhead() * 1e9:.0f} ns")
     if options.network:
-        import networks
+        from race import networks
 
-        session = lepton_rt.Session(networks.cnn("resnet50"), threads=1)
+        session = lepton_rt.Session(networks.export("resnet50"), threads=1)
         batches = [[[n, 3, 224, 224]] for n in range(2, 34)]
         seconds = bind_time(session._executor, batches)
         print(f"bind of ResNet-50 ({len(session.explain())} steps): {seconds * 1e6:.0f} us")

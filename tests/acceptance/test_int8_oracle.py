@@ -8,11 +8,11 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import networks
 import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from race import networks
 
 import lepton_rt
 from conftest import usable_isas
@@ -21,7 +21,7 @@ from oracle import core_operators, ort_run, quantized_tensors, step_shares
 from sample_models import submodel, with_outputs
 
 Array = npt.NDArray[Any]
-NETWORKS = networks.NAMES
+NETWORKS = ["mobilenet_v2", "resnet50"]
 EXACT_CORES = {"Conv", "Gemm", "MatMul"}
 
 
@@ -30,7 +30,7 @@ def quantised(name: str) -> tuple[onnx.ModelProto, dict[str, Array], dict[str, A
     """(QDQ model, feeds, the oracle's value of every quantised tensor and output)."""
     rng = np.random.default_rng(3)
     batches = [rng.normal(size=(2, 3, 224, 224)).astype(np.float32) for _ in range(4)]
-    made = lepton_rt.quantize(networks.cnn(name), batches, progress=False)
+    made = lepton_rt.quantize(networks.export(name), batches, progress=False)
     model = export_onnx(made.graph, opset=21)
     feeds = {model.graph.input[0].name: rng.normal(size=(1, 3, 224, 224)).astype(np.float32)}
     return model, feeds, ort_run(with_outputs(model, quantized_tensors(model)), feeds)

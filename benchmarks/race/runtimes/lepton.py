@@ -1,0 +1,37 @@
+"""lepton_rt, with its own quantiser, and on the file quantised by ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import Absent, Run, Source, ort
+
+PACKAGE = "lepton_rt"
+MODULE = "lepton_rt"
+VARIANTS = {"fp32": "fp32", "int8": "int8", "int8-dynamic": "int8", "ort-qdq": "int8"}
+
+
+def suffix(variant: str) -> str:
+    return {"fp32": "", "ort-qdq": ".onnx"}.get(variant, ".lepton")
+
+
+def build(variant: str, source: Source, path: Path) -> None:
+    import lepton_rt
+
+    if variant == "ort-qdq":
+        return ort.build("qdq", source, path)
+    if variant == "int8-dynamic":
+        if source.network.kind == "cnn":
+            raise Absent("no layer to quantise dynamically")
+        return lepton_rt.quantize(str(source.onnx), mode="dynamic").save(path)
+    if source.network.kind == "recurrent":
+        raise Absent("recurrent layers are quantised dynamically")
+    batches = [sample[None] for sample in source.calibration()]
+    return lepton_rt.quantize(str(source.onnx), batches, progress=False).save(path)
+
+
+def load(variant: str, source: Source, path: Path, batch: int, threads: int) -> Run:
+    import lepton_rt
+
+    session = lepton_rt.Session(str(path), threads=threads)
+    return lambda x: session.run(x)
