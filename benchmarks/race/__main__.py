@@ -26,7 +26,7 @@ from tqdm import tqdm
 from . import report
 from .hiding import hiding_environment
 from .measure import Options, build, race
-from .networks import NETWORKS
+from .networks import NETWORKS, pretrained_minilm
 from .runtimes import NAMES, Absent, installed_mb, runtime, version
 from .store import default_cache
 from .workers import BENCHMARKS, Worker
@@ -90,6 +90,7 @@ def describe(chosen: argparse.Namespace) -> dict[str, Any]:
         "isa": AS_AVX2 if chosen.as_avx2 else "all that the CPU has",
         "command": "python -m race " + shlex.join(chosen.given),
         "rounds": chosen.rounds,
+        "pretrained_minilm": pretrained_minilm() is not None,
         "python": platform.python_version(),
         "packages": packages,
         "rows": [],

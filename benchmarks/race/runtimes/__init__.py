@@ -32,6 +32,9 @@ class Source(Protocol):
     def calibration(self) -> Array:
         """Samples for quantisers, [count, *shape]."""
 
+    def model(self, name: str, variant: str) -> Path:
+        """The file of a runtime's variant."""
+
     def folder(self, label: str) -> Path:
         """A folder that is kept, for files other than a variant's model."""
 
@@ -46,6 +49,9 @@ class Runtime(Protocol):
     VARIANTS: Mapping[str, str]
     """Variant → the precision it races in: "fp32" or "int8"."""
 
+    SAME_FILE: Mapping[str, tuple[str, str]]
+    """Variants that run the file of another (runtime, variant)."""
+
     def suffix(self, variant: str) -> str:
         """Of the variant's model file; "" where it needs none but the float32 ONNX file."""
 
@@ -56,7 +62,7 @@ class Runtime(Protocol):
         """A model ready to run batches of one size. Raises Absent."""
 
 
-NAMES = ("lepton", "ort")
+NAMES = ("lepton", "ort", "openvino", "mnn", "ncnn", "ctranslate2", "litert", "torch_eager")
 
 
 def runtime(name: str) -> Runtime:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import Absent, Run, Source, ort
+from . import Absent, Run, Source
 
 PACKAGE = "lepton_rt"
 MODULE = "lepton_rt"
 VARIANTS = {"fp32": "fp32", "int8": "int8", "int8-dynamic": "int8", "ort-qdq": "int8"}
+SAME_FILE = {"ort-qdq": ("ort", "qdq")}
 
 
 def suffix(variant: str) -> str:
-    return {"fp32": "", "ort-qdq": ".onnx"}.get(variant, ".lepton")
+    return "" if variant == "fp32" else ".lepton"
 
 
 def build(variant: str, source: Source, path: Path) -> None:
     import lepton_rt
 
-    if variant == "ort-qdq":
-        return ort.build("qdq", source, path)
     if variant == "int8-dynamic":
         if source.network.kind == "cnn":
             raise Absent("no layer to quantise dynamically")

@@ -16,6 +16,7 @@ VARIANTS = {
     "qdq-reduced": "int8",
     "dynamic": "int8",
 }
+SAME_FILE = {"qdq-exact": ("ort", "qdq")}
 
 
 def suffix(variant: str) -> str:
