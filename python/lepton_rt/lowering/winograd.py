@@ -33,8 +33,8 @@ def transform_weights(weights: Array) -> Array:
     """G w Gᵀ of float32 [M, C, 3, 3], computed in float64: float32 [36, C, M]."""
     out_channels, in_channels = weights.shape[:2]
     taps = weights.transpose(2, 3, 1, 0).reshape(9, -1).astype(np.float64)
-    products = np.kron(_G, _G) @ taps
-    return products.astype(np.float32).reshape(-1, in_channels, out_channels)
+    products: Array = (np.kron(_G, _G) @ taps).astype(np.float32)
+    return products.reshape(-1, in_channels, out_channels)
 
 
 def pays(node: Node, weights: Array, x_shape: Sequence[Any] | None) -> bool:
