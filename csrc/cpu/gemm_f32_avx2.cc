@@ -43,14 +43,11 @@ void tile(const GemmF32Params& params) {
   }
   const float* lhs = params.lhs;
   const float* rhs = params.rhs;
-  size_t p = params.k;
-  for (; p >= 4; p -= 4, lhs += 4, rhs += 4 * kNr) {
+  const float* next = params.prefetch == nullptr ? rhs : params.prefetch;
+  for (size_t p = params.k; p > 0; --p, ++lhs, rhs += kNr, next += params.prefetch_step) {
+    _mm_prefetch(next, _MM_HINT_T1);
     step<kRows>(lhs, params.lhs_stride, rhs, sum);
-    step<kRows>(lhs + 1, params.lhs_stride, rhs + kNr, sum);
-    step<kRows>(lhs + 2, params.lhs_stride, rhs + 2 * kNr, sum);
-    step<kRows>(lhs + 3, params.lhs_stride, rhs + 3 * kNr, sum);
   }
-  for (; p > 0; --p, ++lhs, rhs += kNr) step<kRows>(lhs, params.lhs_stride, rhs, sum);
 #pragma GCC unroll 6
   for (size_t i = 0; i < kRows; ++i) {
     _mm256_store_ps(params.dst + i * kNr, sum[i][0]);
