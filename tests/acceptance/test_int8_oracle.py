@@ -15,7 +15,7 @@ import pytest
 from race import networks
 
 import lepton_rt
-from conftest import usable_isas
+from lepton_rt._core import usable_isas
 from lepton_rt.graph.onnx_io import export_onnx
 from oracle import core_operators, ort_run, quantized_tensors, step_shares
 from sample_models import submodel, with_outputs

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 import lepton_rt
-from conftest import usable_isas
+from lepton_rt._core import usable_isas
 from lepton_rt.graph.onnx_io import import_onnx
 from lepton_rt.passes import PASSES, legalise, optimise
 from oracle import assert_close, ort_run

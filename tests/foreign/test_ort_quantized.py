@@ -12,7 +12,7 @@ import pytest
 
 import foreign_models as models
 import lepton_rt
-from conftest import usable_isas
+from lepton_rt._core import usable_isas
 from oracle import quantized_tensors, step_shares
 from sample_models import submodel, with_outputs
 

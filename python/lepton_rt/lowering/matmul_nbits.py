@@ -16,6 +16,7 @@ from .epilogue import clamp
 __all__ = ["RULES", "pack_nbits"]
 
 _CACHE_LINE = 64
+_WIDEST = 16  # columns of a panel that the dequantising kernels write
 
 
 def pack_nbits(values: Array, scale: Array, zero: Array | None, width: int) -> Array:
@@ -63,6 +64,8 @@ def _matmul_nbits(node: Node, context: LowerContext) -> Step | None:
     if values is None or scale is None or (zero_name and zero is None):
         return None
     kernel = context.select("gemm_f32")
+    if _columns(kernel) > _WIDEST:
+        kernel = _core.select_kernel("gemm_f32", "avx2")
     packed = pack_nbits(values, scale, zero, _columns(kernel))
     attrs: dict[str, StepAttr] = {
         "k": values.shape[0],
