@@ -99,7 +99,8 @@ def runners(m: int, k: int, n: int, threads: int) -> dict[str, Runner | None]:
     qa = rng.integers(0, 256, (m, k), dtype=np.uint8)
     qb = rng.integers(-128, 128, (k, n), dtype=np.int8)
     shape: dict[str, StepAttr] = {"packed": 1, "k": k, "n": n}
-    f32, s8 = (_core.select_kernel(f, _core.max_isa()) for f in ("gemm_f32", "gemm_s8"))
+    f32 = _core.select_kernel("gemm_f32", _core.max_isa())
+    s8 = _core.choose_gemm_s8(_core.max_isa(), qb)
     ones = np.ones(n, np.float32)
     return {
         "lepton f32": lepton(

@@ -72,11 +72,13 @@ def pack_s8(
     w: Array, w_zero_point: Array, group: int, isa: str, *, depthwise: bool = False
 ) -> tuple[Array, str]:
     """The same for 8-bit weights with one zero point per output channel."""
-    kernel = _core.select_kernel("depthwise_s8" if depthwise else "gemm_s8", isa)
     if depthwise:
+        kernel = _core.select_kernel("depthwise_s8", isa)
         centred = w.reshape(w.shape[0], -1).T.astype(np.int16) - w_zero_point.astype(np.int16)
         return _core.pack_depthwise_s8(np.ascontiguousarray(centred)), kernel
-    return _core.pack_gemm_s8(kernel, tap_major(w, group), w_zero_point), kernel
+    rhs = tap_major(w, group)
+    kernel = _core.choose_gemm_s8(isa, rhs, w_zero_point)
+    return _core.pack_gemm_s8(kernel, rhs, w_zero_point), kernel
 
 
 def requantize(acc: Array, scale: Array, zero_point: int, lo: int, hi: int) -> Array:

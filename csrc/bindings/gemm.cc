@@ -7,6 +7,7 @@
 
 #include "bindings/bindings.h"
 #include "ops/gemm.h"
+#include "ops/gemm_lhs.h"
 #include "ops/op.h"
 #include "ops/window_kernels.h"
 #include "ops/winograd_kernels.h"
@@ -59,7 +60,8 @@ py::list kernels() {
   }
   for (const auto& info : gemm_s8_kernels()) {
     py::dict line = describe_line("gemm_s8", info);
-    line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = info.kr;
+    line["mr"] = info.mr, line["nr"] = info.nr, line["nv"] = info.nv, line["kr"] = info.kr;
+    line["form"] = info.form == LhsForm::kU8 ? "u8" : "i16";
     lines.append(line);
   }
   for (const auto& info : gemv_f32_kernels()) {
@@ -87,6 +89,7 @@ py::list kernels() {
     lines.append(line);
   }
   for (const auto& info : widen_s8_kernels()) lines.append(describe_line("widen_s8", info));
+  for (const auto& info : copy_u8_kernels()) lines.append(describe_line("copy_u8", info));
   return lines;
 }
 
@@ -147,44 +150,72 @@ py::array_t<uint8_t> pack_f32(const std::string& kernel, const py::array& b) {
   return packed;
 }
 
+// A stack of 8-bit matrices with zero points: 1, n or batch · n of them.
+class Stack8 {
+ public:
+  Stack8(const py::array& b, const std::optional<py::array>& zero_points) : stack_(b) {
+    args_.b_signed = b.dtype().is(py::dtype::of<int8_t>());
+    if (!args_.b_signed && !b.dtype().is(py::dtype::of<uint8_t>()))
+      throw py::type_error("b must be uint8 or int8");
+    args_.k = stack_.k, args_.n = args_.row_stride = stack_.n, args_.column_stride = 1;
+    if (!zero_points) return;
+    points_ = py::array::ensure(*zero_points, py::array::c_style);
+    if (!points_->dtype().is(b.dtype())) throw py::type_error("zero_points must have b's dtype");
+    const size_t size = points_->size();
+    if (size != 1 && size != args_.n && size != args_.n * stack_.count)
+      throw py::value_error("zero_points must hold 1, n or batch * n entries");
+    args_.zero_point_stride = size == 1 ? 0 : 1;
+    points_per_matrix_ = size == 1 || size == args_.n ? 0 : args_.n;
+  }
+
+  const Stack& stack() const { return stack_; }
+  // What packing matrix i reads. Touches no Python.
+  PackGemmS8 matrix(size_t i) const {
+    PackGemmS8 args = args_;
+    args.b = static_cast<const uint8_t*>(stack_.array.data()) + i * args.k * args.n;
+    if (points_)
+      args.zero_points = static_cast<const uint8_t*>(points_->data()) + i * points_per_matrix_;
+    return args;
+  }
+
+ private:
+  Stack stack_;
+  std::optional<py::array> points_;
+  size_t points_per_matrix_ = 0;
+  PackGemmS8 args_ = {};
+};
+
+std::string choose_gemm_s8(const std::string& isa, const py::array& b,
+                           const std::optional<py::array>& zero_points) {
+  Isa max;
+  if (!isa_from_name(isa, &max)) throw py::value_error("unknown instruction set '" + isa + "'");
+  const Stack8 stack(b, zero_points);
+  const py::gil_scoped_release release;
+  bool fits = true;
+  for (size_t i = 0; i < stack.stack().count && fits; ++i) fits = fits_s8(stack.matrix(i));
+  return select_gemm_s8(max, fits).name;
+}
+
 py::array_t<uint8_t> pack_s8(const std::string& kernel, const py::array& b,
                              const std::optional<py::array>& zero_points) {
   const GemmS8KernelInfo& info = described(gemm_s8_kernels(), kernel);
-  const bool is_signed = b.dtype().is(py::dtype::of<int8_t>());
-  if (!is_signed && !b.dtype().is(py::dtype::of<uint8_t>()))
-    throw py::type_error("b must be uint8 or int8");
-  const Stack stack(b);
+  const Stack8 stack(b, zero_points);
   size_t bytes = 0;
-  raise_if_error(gemm_packed_size(info, stack.k, stack.n, &bytes));
-  PackGemmS8 args = {};
-  args.k = stack.k, args.n = args.row_stride = stack.n, args.column_stride = 1;
-  args.b_signed = is_signed;
-  py::array points;
-  size_t points_per_matrix = 0;
-  if (zero_points) {
-    points = py::array::ensure(*zero_points, py::array::c_style);
-    if (!points.dtype().is(b.dtype())) throw py::type_error("zero_points must have b's dtype");
-    const size_t size = points.size();
-    if (size == 1) {
-      args.zero_point_stride = 0;
-    } else if (size == args.n || size == args.n * stack.count) {
-      args.zero_point_stride = 1;
-      points_per_matrix = size == args.n ? 0 : args.n;
-    } else {
-      throw py::value_error("zero_points must hold 1, n or batch * n entries");
+  raise_if_error(gemm_packed_size(info, stack.stack().k, stack.stack().n, &bytes));
+  py::array_t<uint8_t> packed = stack.stack().make_packed(bytes);
+  std::byte* const out = reinterpret_cast<std::byte*>(packed.mutable_data());
+  bool fits = true;
+  {
+    const py::gil_scoped_release release;
+    for (size_t i = 0; i < stack.stack().count && fits; ++i) {
+      PackGemmS8 args = stack.matrix(i);
+      args.packed = out + i * bytes;
+      fits = info.form == LhsForm::kI16 || fits_s8(args);
+      if (fits) pack_gemm_s8(info, args, 0, gemm_panels(info, args.n));
     }
   }
-  py::array_t<uint8_t> packed = stack.make_packed(bytes);
-  const auto* b_data = static_cast<const uint8_t*>(stack.array.data());
-  const auto* point_data = zero_points ? static_cast<const uint8_t*>(points.data()) : nullptr;
-  uint8_t* out = packed.mutable_data();
-  const py::gil_scoped_release release;
-  for (size_t i = 0; i < stack.count; ++i) {
-    args.b = b_data + i * args.k * args.n;
-    args.zero_points = point_data == nullptr ? nullptr : point_data + i * points_per_matrix;
-    args.packed = reinterpret_cast<int16_t*>(out + i * bytes);
-    pack_gemm_s8(info, args, 0, gemm_panels(info, args.n));
-  }
+  if (!fits)
+    throw py::value_error(kernel + " holds int8 values, and b minus its zero points is no int8");
   return packed;
 }
 
@@ -208,10 +239,15 @@ void register_gemm(py::module_& m) {
         "Raises ValueError for an unknown family or isa.");
   m.def("pack_gemm_f32", &pack_f32, py::arg("kernel"), py::arg("b"),
         "Packs float32 b [..., k, n] for a gemm_f32 kernel; returns the bytes as uint8 [size].");
+  m.def("choose_gemm_s8", &choose_gemm_s8, py::arg("isa"), py::arg("b"),
+        py::arg("zero_points") = py::none(),
+        "Name of the gemm_s8 kernel preferred for a target capped at isa among those that can hold "
+        "b (as for pack_gemm_s8): not every one can hold every value of b minus its zero points.");
   m.def("pack_gemm_s8", &pack_s8, py::arg("kernel"), py::arg("b"),
         py::arg("zero_points") = py::none(),
         "Packs uint8 or int8 b [..., k, n] minus its zero points (b's dtype; 1, n or batch * n "
-        "entries) for a gemm_s8 kernel; returns the bytes as uint8 [size].");
+        "entries) for a gemm_s8 kernel; returns the bytes as uint8 [size]. Raises ValueError when "
+        "the kernel cannot hold a difference (see choose_gemm_s8).");
   m.def("pack_depthwise_s8", &pack_depthwise, py::arg("w"),
         "Packs int16 w [taps, channels], zero points already subtracted, for the depthwise_s8 "
         "kernels; returns the bytes as uint8 [size]. The depthwise_f32 kernels take w as it is.");

@@ -10,6 +10,7 @@
 #include "bindings/bindings.h"
 #include "bindings/guarded_buffer.h"
 #include "ops/gemm.h"
+#include "ops/gemm_lhs.h"
 
 namespace py = pybind11;
 
@@ -67,28 +68,26 @@ py::array copy_out(const py::array& like, const Operand& operand) {
   return out;
 }
 
-template <typename Element, typename Sum, typename Params, typename Info>
-Flat<Sum> run_gemm(const Info& info, size_t kr, size_t m, size_t k, const Flat<Element>& lhs,
-                   size_t lhs_stride, const Flat<Element>& panel, bool at_start,
-                   const Optional<Sum>& start) {
-  if (m < 1 || m > static_cast<size_t>(info.mr) || k % kr != 0) throw py::value_error("bad m or k");
-  expect(lhs, extent(m, k, lhs_stride));
-  expect(panel, k * info.nr);
+// One register tile of mr × n; `params` holds what the families do not share.
+template <typename Params, typename Sum, typename Info>
+Flat<Sum> run_gemm(const Info& info, Params params, size_t n, size_t kr, const py::array& lhs,
+                   const py::array& panel, bool at_start, const Optional<Sum>& start) {
+  if (params.m < 1 || params.m > static_cast<size_t>(info.mr) || params.k % kr != 0)
+    throw py::value_error("bad m or k");
+  expect(lhs, extent(params.m, params.k, params.lhs_stride));
+  expect(panel, params.k * n);
   const Operand lhs_copy(lhs, at_start), panel_copy(panel, at_start);
-  Flat<Sum> dst(static_cast<py::ssize_t>(info.mr * info.nr));
+  Flat<Sum> dst(static_cast<py::ssize_t>(info.mr * n));
   std::memset(dst.mutable_data(), 0, dst.nbytes());
   if (start) {
-    expect(*start, static_cast<size_t>(info.mr * info.nr));
+    expect(*start, info.mr * n);
     std::memcpy(dst.mutable_data(), start->data(), dst.nbytes());
   }
   const Operand dst_copy(dst, at_start);
-  const Params params = {m,
-                         k,
-                         lhs_copy.as<Element>(),
-                         lhs_stride,
-                         panel_copy.as<Element>(),
-                         dst_copy.as<Sum>(),
-                         start.has_value()};
+  params.lhs = lhs_copy.as<std::remove_pointer_t<decltype(params.lhs)>>();
+  params.rhs = panel_copy.as<std::remove_pointer_t<decltype(params.rhs)>>();
+  params.dst = dst_copy.as<Sum>();
+  params.accumulate = start.has_value();
   info.run(params);
   std::memcpy(dst.mutable_data(), dst_copy.as<uint8_t>(), dst.nbytes());
   return dst;
@@ -98,8 +97,9 @@ Flat<float> gemm_f32(const std::string& kernel, size_t m, size_t k, const Flat<f
                      size_t lhs_stride, const Flat<float>& panel, bool at_start,
                      const Optional<float>& start) {
   const GemmF32KernelInfo& info = runnable(gemm_f32_kernels(), kernel);
-  return run_gemm<float, float, GemmF32Params>(info, 1, m, k, lhs, lhs_stride, panel, at_start,
-                                               start);
+  GemmF32Params params = {};
+  params.m = m, params.k = k, params.lhs_stride = lhs_stride;
+  return run_gemm<GemmF32Params, float>(info, params, info.nr, 1, lhs, panel, at_start, start);
 }
 
 // panels: [panels][k][nr].
@@ -117,12 +117,19 @@ Flat<float> gemv_f32(const std::string& kernel, size_t panels, size_t k, const F
   return copy_out(dst, dst_copy);
 }
 
-Flat<int32_t> gemm_s8(const std::string& kernel, size_t m, size_t k, const Flat<int16_t>& lhs,
-                      size_t lhs_stride, const Flat<int16_t>& panel, bool at_start,
+Flat<int32_t> gemm_s8(const std::string& kernel, size_t m, size_t n, size_t k, const py::array& lhs,
+                      size_t lhs_stride, const py::array& panel, bool at_start,
                       const Optional<int32_t>& start) {
   const GemmS8KernelInfo& info = runnable(gemm_s8_kernels(), kernel);
-  return run_gemm<int16_t, int32_t, GemmS8Params>(info, info.kr, m, k, lhs, lhs_stride, panel,
-                                                  at_start, start);
+  const bool is_u8 = info.form == LhsForm::kU8;
+  const auto has = [](const py::array& a, const py::dtype& dtype) { return a.dtype().is(dtype); };
+  if (is_u8 ? !has(lhs, py::dtype::of<uint8_t>()) || !has(panel, py::dtype::of<int8_t>())
+            : !has(lhs, py::dtype::of<int16_t>()) || !has(panel, py::dtype::of<int16_t>()))
+    throw py::type_error("operands are not in the kernel's form");
+  if (n < 1 || n > static_cast<size_t>(info.nr) || n % info.nv != 0) throw py::value_error("bad n");
+  GemmS8Params params = {};
+  params.m = m, params.n = n, params.k = k, params.lhs_stride = lhs_stride;
+  return run_gemm<GemmS8Params, int32_t>(info, params, n, info.kr, lhs, panel, at_start, start);
 }
 
 Flat<int16_t> widen_s8(const std::string& kernel, size_t m, size_t k, size_t k_padded,
@@ -140,6 +147,19 @@ Flat<int16_t> widen_s8(const std::string& kernel, size_t m, size_t k, size_t k_p
   params.zero_point = zero_point;
   params.dst = dst_copy.as<int16_t>(), params.dst_stride = dst_stride;
   info.run(params);
+  return copy_out(dst, dst_copy);
+}
+
+Flat<uint8_t> copy_u8(const std::string& kernel, size_t m, size_t k, size_t k_padded,
+                      const Flat<uint8_t>& src, size_t src_stride, int flip,
+                      const Flat<uint8_t>& dst, size_t dst_stride, bool at_start) {
+  const CopyU8KernelInfo& info = runnable(copy_u8_kernels(), kernel);
+  if (k_padded < k) throw py::value_error("bad k_padded");
+  expect(src, extent(m, k, src_stride));
+  expect(dst, extent(m, k_padded, dst_stride));
+  const Operand src_copy(src, at_start), dst_copy(dst, at_start);
+  info.run({m, k, k_padded, src_copy.as<uint8_t>(), src_stride, static_cast<uint8_t>(flip),
+            dst_copy.as<uint8_t>(), dst_stride});
   return copy_out(dst, dst_copy);
 }
 
@@ -217,8 +237,10 @@ void register_testing(py::module_& m) {
               arg("lhs_stride"), arg("panel"), arg("at_start"), arg("start") = py::none());
   testing.def("gemv_f32", &gemv_f32, arg("kernel"), arg("panels"), arg("k"), arg("lhs"), arg("rhs"),
               arg("at_start"));
-  testing.def("gemm_s8", &gemm_s8, arg("kernel"), arg("m"), arg("k"), arg("lhs"), arg("lhs_stride"),
-              arg("panel"), arg("at_start"), arg("start") = py::none());
+  testing.def("gemm_s8", &gemm_s8, arg("kernel"), arg("m"), arg("n"), arg("k"), arg("lhs"),
+              arg("lhs_stride"), arg("panel"), arg("at_start"), arg("start") = py::none());
+  testing.def("copy_u8", &copy_u8, arg("kernel"), arg("m"), arg("k"), arg("k_padded"), arg("src"),
+              arg("src_stride"), arg("flip"), arg("dst"), arg("dst_stride"), arg("at_start"));
   testing.def("widen_s8", &widen_s8, arg("kernel"), arg("m"), arg("k"), arg("k_padded"), arg("src"),
               arg("src_stride"), arg("zero_point"), arg("dst"), arg("dst_stride"), arg("at_start"));
   testing.def("epilogue_f32", &epilogue_f32, arg("kernel"), arg("m"), arg("n"), arg("acc"),

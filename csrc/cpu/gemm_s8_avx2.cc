@@ -46,8 +46,8 @@ void tile(const GemmS8Params& params) {
     sum[i][0] = params.accumulate ? _mm256_load_si256(dst) : _mm256_setzero_si256();
     sum[i][1] = params.accumulate ? _mm256_load_si256(dst + 1) : _mm256_setzero_si256();
   }
-  const int16_t* lhs = params.lhs;
-  const int16_t* rhs = params.rhs;
+  const int16_t* lhs = static_cast<const int16_t*>(params.lhs);
+  const int16_t* rhs = static_cast<const int16_t*>(params.rhs);
   size_t p = params.k;
   for (; p >= 4 * kKr; p -= 4 * kKr, lhs += 4 * kKr, rhs += 4 * kKr * kNr) {
     step<kRows>(lhs, params.lhs_stride, rhs, sum);

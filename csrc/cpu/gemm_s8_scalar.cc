@@ -1,27 +1,32 @@
-// The reference: one row of eight accumulators at a time, in unsigned arithmetic because the
-// contract's sums wrap.
+// The references, one for each form of the operands: one row of accumulators at a time, in unsigned
+// arithmetic because the contract's sums wrap.
 #include "ops/gemm_s8.h"
 
 namespace lepton {
+namespace {
 
-void gemm_s8_4x8c2_scalar(const GemmS8Params& params) {
-  constexpr size_t kNr = 8, kKr = 2;
+template <size_t kKr, typename Lhs, typename Rhs>
+inline void tile(const GemmS8Params& params) {
+  constexpr size_t kNr = 8;
   for (size_t i = 0; i < params.m; ++i) {
-    const int16_t* lhs = params.lhs + i * params.lhs_stride;
+    const Lhs* lhs = static_cast<const Lhs*>(params.lhs) + i * params.lhs_stride;
+    const Rhs* rhs = static_cast<const Rhs*>(params.rhs);
     int32_t* dst = params.dst + i * kNr;
     uint32_t sum[kNr] = {};
     if (params.accumulate)
       for (size_t j = 0; j < kNr; ++j) sum[j] = static_cast<uint32_t>(dst[j]);
-    for (size_t p = 0; p < params.k; p += kKr) {
-      const int16_t* rhs = params.rhs + p * kNr;
-      for (size_t j = 0; j < kNr; ++j) {
-        const int32_t pair =
-            int32_t{lhs[p]} * rhs[j * kKr] + int32_t{lhs[p + 1]} * rhs[j * kKr + 1];
-        sum[j] += static_cast<uint32_t>(pair);
-      }
-    }
+    for (size_t p = 0; p < params.k; p += kKr, rhs += kKr * kNr)
+      for (size_t j = 0; j < kNr; ++j)
+        for (size_t q = 0; q < kKr; ++q)
+          sum[j] += static_cast<uint32_t>(int32_t{lhs[p + q]} * rhs[j * kKr + q]);
     for (size_t j = 0; j < kNr; ++j) dst[j] = static_cast<int32_t>(sum[j]);
   }
 }
+
+}  // namespace
+
+void gemm_s8_4x8c4_scalar(const GemmS8Params& params) { tile<4, uint8_t, int8_t>(params); }
+
+void gemm_s8_4x8c2_scalar(const GemmS8Params& params) { tile<2, int16_t, int16_t>(params); }
 
 }  // namespace lepton

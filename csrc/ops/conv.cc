@@ -25,7 +25,7 @@
 //   depthwise_s8_*: pack_depthwise_s8 of the same
 //
 // The gemm path multiplies gathered rows, one per output pixel, a block at a time in the thread's
-// own scratch. A float32 1x1 convolution with stride 1 reads the rows where they lie.
+// own scratch. A 1x1 convolution with stride 1 reads the rows where they lie, if the kernel can.
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -34,6 +34,7 @@
 #include "ops/conv_ops.h"
 #include "ops/conv_quantized.h"
 #include "ops/gemm_driver.h"
+#include "ops/gemm_lhs.h"
 #include "ops/window_kernels.h"
 
 namespace lepton {
@@ -83,6 +84,7 @@ struct ConvGrid {
 struct CopyF32 {
   using In = float;
   using Out = float;
+  static constexpr float padding = 0.f;
   void operator()(int64_t m, int64_t k, const float* src, int64_t src_stride, float* dst,
                   int64_t dst_stride) const {
     for (int64_t i = 0; i < m; ++i) copy(src + i * src_stride, k, dst + i * dst_stride);
@@ -101,24 +103,17 @@ struct CopyF32 {
   }
 };
 
-struct CopyWidened {
+// Element: of the prepared rows.
+template <typename Element>
+struct CopyPrepared {
   using In = uint8_t;
-  using Out = int16_t;
-  WidenS8Kernel widen;
-  bool is_signed;
+  using Out = Element;
+  const GemmS8Lhs& lhs;
   int32_t zero_point;
-  void operator()(int64_t m, int64_t k, const uint8_t* src, int64_t src_stride, int16_t* dst,
+  Element padding;  // what a pixel of the zero point becomes
+  void operator()(int64_t m, int64_t k, const uint8_t* src, int64_t src_stride, Element* dst,
                   int64_t dst_stride) const {
-    WidenS8Params p{};
-    p.m = m;
-    p.k = p.k_padded = k;
-    p.src = src;
-    p.src_stride = src_stride;
-    p.src_signed = is_signed;
-    p.zero_point = zero_point;
-    p.dst = dst;
-    p.dst_stride = dst_stride;
-    widen(p);
+    lhs.prepare(m, k, k, src, src_stride, zero_point, dst, dst_stride);
   }
 };
 
@@ -194,7 +189,8 @@ class ConvS8 final : public Op {
   ConvAttrs conv;
   ConvQuantization q;
   GemmS8Plan plan{};
-  WidenS8Kernel widen = nullptr;
+  size_t group_bytes = 0;  // packed weights of one group
+  GemmS8Lhs lhs;
 
   Status bind(BindContext& context) const override {
     ConvShape shape;
@@ -204,9 +200,8 @@ class ConvS8 final : public Op {
     LEPTON_RETURN_IF_ERROR(expect_residual(context, kConvResidual, shape.y));
     LEPTON_RETURN_IF_ERROR(context.set_output(0, shape.y));
     const size_t panels = gemm_panels(*plan.kernel, plan.n);
-    const size_t row_stride = round_up(gemm_k_padded(*plan.kernel, plan.k), 2);
-    const ConvGrid grid(conv, shape, panels, plan.kernel->mr, row_stride, 1, sizeof(int16_t),
-                        context.threads());
+    const ConvGrid grid(conv, shape, panels, plan.kernel->mr, lhs.row_stride(plan.k), 1,
+                        gemm_element(*plan.kernel), context.threads());
     context.set_scratch(grid.bytes(context.threads()));
     const bool has_residual = q.kind == EpilogueS8Kind::kRequantizeAdd;
     context.set_run([this, shape, grid, has_residual](const RunArgs& args) {
@@ -223,26 +218,40 @@ class ConvS8 final : public Op {
 
   Status run(const ConvShape& shape, const ConvGrid& grid, const uint8_t* residual,
              const RunArgs& args) const {
+    lhs.form() == LhsForm::kU8 ? multiply<uint8_t>(shape, grid, residual, args)
+                               : multiply<int16_t>(shape, grid, residual, args);
+    return {};
+  }
+
+  template <typename Element>
+  void multiply(const ConvShape& shape, const ConvGrid& grid, const uint8_t* residual,
+                const RunArgs& args) const {
     const uint8_t* x = grid.input<uint8_t>(conv, shape, args);
-    const Gather<CopyWidened> gather(conv, shape, grid.row_stride,
-                                     CopyWidened{widen, q.x_signed, zero_point(args)});
-    const size_t packed_stride =
-        gemm_panels(*plan.kernel, plan.n) * gemm_panel_stride(*plan.kernel, plan.k);
+    const int32_t zero = zero_point(args), left = lhs.zero_point_left(zero);
+    const CopyPrepared<Element> copy{lhs, zero, static_cast<Element>(left)};
+    const Gather<CopyPrepared<Element>> gather(conv, shape, grid.row_stride, copy);
+    const bool direct = is_pointwise(conv, shape.window) && lhs.reads_in_place(plan.k);
     const int64_t channels = conv.out_channels;
     uint8_t* dst = args.output<uint8_t>(0);
     grid.for_each_chunk(conv.group, args, [&](int64_t g, const GemmChunk& c, int thread) {
       const int64_t row = static_cast<int64_t>(c.row), column = g * conv.out_per_group();
       GemmS8Plan p = plan;
-      p.packed += g * packed_stride;
+      p.packed += g * group_bytes;
+      p.zero_point = left;
       if (p.bias != nullptr) p.bias += column;
       if (p.scale != nullptr) p.scale += column;
-      int16_t* rows = grid.rows_of<int16_t>(args, thread);
-      gather(x, g, row, c.rows, rows);
-      const int64_t first = row * channels + column;
       GemmS8Block block{};
       block.m = c.rows;
-      block.rows = rows;
-      block.row_stride = grid.row_stride;
+      if (direct) {
+        block.rows = x + row * conv.in_channels + g * conv.in_per_group();
+        block.row_stride = conv.in_channels;
+      } else {
+        Element* rows = grid.rows_of<Element>(args, thread);
+        gather(x, g, row, c.rows, rows);
+        block.rows = rows;
+        block.row_stride = grid.row_stride;
+      }
+      const int64_t first = row * channels + column;
       block.first = c.first;
       block.last = c.last;
       block.residual = residual == nullptr ? nullptr : residual + first;
@@ -250,21 +259,19 @@ class ConvS8 final : public Op {
       block.residual_stride = block.dst_stride = channels;
       gemm_s8_block(p, block);
     });
-    return {};
   }
 };
 
-// Checks the packed weights of all groups; plan.kernel, k and n are set.
+// Checks the packed weights of all groups, of `bytes` each; plan.kernel is set.
 template <typename Plan>
-Status read_packed(const StepDesc& step, const ConvAttrs& conv, Plan* plan) {
+Status read_packed(const StepDesc& step, const ConvAttrs& conv, Plan* plan, size_t* bytes) {
   plan->k = conv.depth();
   plan->n = conv.out_per_group();
-  size_t bytes = 0;
   LEPTON_RETURN_IF_ERROR(
-      gemm_packed_size(*plan->kernel, conv.depth(), conv.out_per_group(), &bytes));
-  if (bytes > static_cast<size_t>(kMaxElements) / conv.group)
+      gemm_packed_size(*plan->kernel, conv.depth(), conv.out_per_group(), bytes));
+  if (*bytes > static_cast<size_t>(kMaxElements) / conv.group)
     return invalid_model("packed W is too large");
-  LEPTON_RETURN_IF_ERROR(expect_blob(step.inputs[1], bytes * conv.group));
+  LEPTON_RETURN_IF_ERROR(expect_blob(step.inputs[1], *bytes * conv.group));
   plan->packed = static_cast<decltype(plan->packed)>(step.inputs[1].data);
   return {};
 }
@@ -277,7 +284,8 @@ Status make_gemm_conv_f32(const StepDesc& step, const ConvAttrs& conv, std::uniq
   op->plan.kernel = gemm_f32_kernels().find(step.kernel);
   if (op->plan.kernel == nullptr)
     return unsupported("kernel " + std::string(step.kernel) + " cannot run here");
-  LEPTON_RETURN_IF_ERROR(read_packed(step, conv, &op->plan));
+  size_t bytes = 0;
+  LEPTON_RETURN_IF_ERROR(read_packed(step, conv, &op->plan, &bytes));
   if (step.has_input(kConvBias))
     op->plan.bias = static_cast<const float*>(step.inputs[kConvBias].data);
   LEPTON_RETURN_IF_ERROR(parse_clamp(*step.attrs, &op->plan.min, &op->plan.max));
@@ -294,7 +302,7 @@ Status make_gemm_conv_s8(const StepDesc& step, const ConvAttrs& conv, std::uniqu
   plan.kernel = gemm_s8_kernels().find(step.kernel);
   if (plan.kernel == nullptr)
     return unsupported("kernel " + std::string(step.kernel) + " cannot run here");
-  LEPTON_RETURN_IF_ERROR(read_packed(step, conv, &plan));
+  LEPTON_RETURN_IF_ERROR(read_packed(step, conv, &plan, &op->group_bytes));
   if (step.has_input(kConvBias))
     plan.bias = static_cast<const int32_t*>(step.inputs[kConvBias].data);
   if (step.has_input(kConvScale) && op->q.kind != EpilogueS8Kind::kS32)
@@ -305,7 +313,7 @@ Status make_gemm_conv_s8(const StepDesc& step, const ConvAttrs& conv, std::uniqu
   plan.max = op->q.max;
   plan.r_signed = op->q.r_signed;
   plan.dst_size = op->q.dst_size;
-  op->widen = best_widen_s8(step.isa);
+  op->lhs = GemmS8Lhs(*plan.kernel, op->q.x_signed, step.isa);
   *out = std::move(op);
   return {};
 }

@@ -1,10 +1,10 @@
 // Gathers the lhs rows of a convolution: row r holds the taps · in_per_group inputs of output pixel
-// r, tap-major, padding as zeros. Runs of output pixels that read inside the image copy whole
-// kernel rows (taps adjacent in w are adjacent in memory), many pixels a call; only edges go pixel
-// by pixel.
+// r, tap-major, padding as the copy's own value. Runs of output pixels that read inside the image
+// copy whole kernel rows (taps adjacent in w are adjacent in memory), many pixels a call; only
+// edges go pixel by pixel.
 //
-// Copy is how elements move: In, Out, and operator()(m, k, src, src_stride, dst, dst_stride), which
-// fills m rows of k. Included by drivers only.
+// Copy is how elements move: In, Out, padding, and operator()(m, k, src, src_stride, dst,
+// dst_stride), which fills m rows of k. Included by drivers only.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +21,7 @@ class Gather {
   using In = typename Copy::In;
   using Out = typename Copy::Out;
 
-  // row_stride >= depth; elements between the two are set to zero.
+  // row_stride >= depth; elements between the two are set to the padding.
   Gather(const ConvAttrs& conv, const ConvShape& shape, size_t row_stride, const Copy& copy)
       : w_(conv.window),
         s_(shape.window),
@@ -48,7 +48,7 @@ class Gather {
  private:
   // `run` pixels of output row `row` from column ow on.
   void gather_run(const In* image, int64_t row, int64_t ow, int64_t run, Out* dst) const {
-    if (stride_ > depth_) zero(run, stride_ - depth_, dst + depth_);
+    if (stride_ > depth_) pad(run, stride_ - depth_, dst + depth_);
     const int64_t d0 = row / s_.out[1] * w_.stride[0] - s_.pad_begin[0];
     const int64_t h0 = row % s_.out[1] * w_.stride[1] - s_.pad_begin[1];
     const int64_t kernel_row = w_.kernel[2] * width_;
@@ -57,7 +57,7 @@ class Gather {
       for (int64_t j = 0; j < w_.kernel[1]; ++j, dst += kernel_row) {
         const int64_t h = h0 + j * w_.dilation[1];
         if (d < 0 || d >= s_.in[0] || h < 0 || h >= s_.in[1])
-          zero(run, kernel_row, dst);
+          pad(run, kernel_row, dst);
         else
           gather_kernel_row(image + (d * s_.in[1] + h) * s_.in[2] * channels_, ow, run, dst);
       }
@@ -85,8 +85,8 @@ class Gather {
   void gather_edge(const In* line, int64_t o, Out* dst) const {
     const int64_t w0 = o * w_.stride[2] - s_.pad_begin[2];
     const TapRange r = taps_inside(w0, w_.kernel[2], w_.dilation[2], s_.in[2]);
-    zero(1, r.first * width_, dst);
-    zero(1, (w_.kernel[2] - r.last) * width_, dst + r.last * width_);
+    pad(1, r.first * width_, dst);
+    pad(1, (w_.kernel[2] - r.last) * width_, dst + r.last * width_);
     if (adjacent_ && r.last > r.first)
       return copy_(1, (r.last - r.first) * width_, line + (w0 + r.first) * channels_, 0,
                    dst + r.first * width_, 0);
@@ -94,8 +94,8 @@ class Gather {
       copy_(1, width_, line + (w0 + k * w_.dilation[2]) * channels_, 0, dst + k * width_, 0);
   }
 
-  void zero(int64_t m, int64_t k, Out* dst) const {
-    for (int64_t i = 0; i < m; ++i) std::fill_n(dst + i * stride_, k, Out{0});
+  void pad(int64_t m, int64_t k, Out* dst) const {
+    for (int64_t i = 0; i < m; ++i) std::fill_n(dst + i * stride_, k, copy_.padding);
   }
 
   const Window w_;

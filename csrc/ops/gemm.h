@@ -1,6 +1,6 @@
 // The GEMM families as the rest of the runtime sees them: kernel lists and packers. The contracts
-// of the kernels themselves are in gemm_f32.h, gemm_s8.h, epilogue.h and widen_s8.h; gemm_driver.h
-// runs blocks of a product.
+// of the kernels themselves are in gemm_f32.h, gemm_s8.h and epilogue.h; gemm_lhs.h prepares rows,
+// gemm_driver.h runs blocks of a product.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,6 @@
 #include "ops/gemm_s8.h"
 #include "ops/gemv_f32.h"
 #include "ops/kernel_list.h"
-#include "ops/widen_s8.h"
 
 namespace lepton {
 
@@ -29,7 +28,8 @@ struct GemmF32KernelInfo {
 struct GemmS8KernelInfo {
   const char* name;
   Isa isa;
-  int mr, nr, kr;
+  LhsForm form;
+  int mr, nr, nv, kr;
   GemmS8Kernel run;
 };
 struct GemvF32KernelInfo {
@@ -49,18 +49,12 @@ struct EpilogueS8KernelInfo {
   EpilogueS8Kind kind;
   EpilogueS8Kernel run;
 };
-struct WidenS8KernelInfo {
-  const char* name;
-  Isa isa;
-  WidenS8Kernel run;
-};
 
 KernelList<GemmF32KernelInfo> gemm_f32_kernels();
 KernelList<GemmS8KernelInfo> gemm_s8_kernels();
 KernelList<GemvF32KernelInfo> gemv_f32_kernels();
 KernelList<EpilogueF32KernelInfo> epilogue_f32_kernels();
 KernelList<EpilogueS8KernelInfo> epilogue_s8_kernels();
-KernelList<WidenS8KernelInfo> widen_s8_kernels();
 
 // The kernel that multiplies single rows by panels packed for `gemm`; null when that is gemm
 // itself.
@@ -69,21 +63,43 @@ const GemvF32KernelInfo* find_gemv_f32(const GemmF32KernelInfo& gemm);
 // The best kernel of each helper family that runs here under the cap; never null.
 EpilogueF32Kernel best_epilogue_f32(Isa max);
 EpilogueS8Kernel best_epilogue_s8(EpilogueS8Kind kind, Isa max);
-WidenS8Kernel best_widen_s8(Isa max);
 
-// Packed layouts, derived from a kernel's nr and kr. A panel is nr columns of b over the whole k,
-// padded with zeros and to whole cache lines; panels follow one another.
-//   f32: [n/nr][k][nr] float      s8: [n/nr][k/kr][nr][kr] int16
+// The preferred gemm_s8 line for a target capped at `max`, which need not be this machine; or the
+// preferred one that runs here. fits: every value of b minus its zero point is an int8, which lines
+// whose lhs is u8 ask for.
+const GemmS8KernelInfo& select_gemm_s8(Isa max, bool fits);
+const GemmS8KernelInfo& best_gemm_s8(Isa max, bool fits);
+
+// Packed layouts, derived from a kernel's nr, nv and kr. A panel is nr columns of b over the whole
+// k, padded with zeros and to whole cache lines; panels follow one another.
+//   f32: [n/nr][k][nr] float
+//   s8:  [n/nr] panels of w columns: w = nr, in the last one the rest of n up to a multiple of nv
+//        lhs i16: [k/kr][w][kr] int16
+//        lhs u8:  [w] int32 sums of the columns, then [k/kr][w][kr] int8
 constexpr size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 size_t gemm_panels(const GemmF32KernelInfo& kernel, size_t n);
 size_t gemm_panels(const GemmS8KernelInfo& kernel, size_t n);
 size_t gemm_k_padded(const GemmS8KernelInfo& kernel, size_t k);  // k up to a multiple of kr
-// Elements from one panel to the next.
+// Floats from one panel to the next; bytes.
 size_t gemm_panel_stride(const GemmF32KernelInfo& kernel, size_t k);
 size_t gemm_panel_stride(const GemmS8KernelInfo& kernel, size_t k);
 // Bytes of the packed b; an error when k or n is negative or the size passes kMaxElements bytes.
 Status gemm_packed_size(const GemmF32KernelInfo& kernel, int64_t k, int64_t n, size_t* bytes);
 Status gemm_packed_size(const GemmS8KernelInfo& kernel, int64_t k, int64_t n, size_t* bytes);
+
+// One panel of a packed 8-bit b.
+struct GemmS8Panel {
+  size_t column, columns;  // the columns of b it holds
+  size_t width;            // with those that pad it
+  const int32_t* sums;     // lhs u8 only, else null
+  const std::byte* values;
+};
+GemmS8Panel gemm_s8_panel(const GemmS8KernelInfo& kernel, size_t k, size_t n,
+                          const std::byte* packed, size_t panel);
+// Bytes of one value of either operand, as the kernel reads them.
+constexpr size_t gemm_element(const GemmS8KernelInfo& kernel) {
+  return kernel.form == LhsForm::kU8 ? 1 : 2;
+}
 
 // Packs panels [first, last) of alpha · b[k][n]; element (p, j) is at b[p·row_stride +
 // j·column_stride] (strides in elements, so a transposed b costs nothing more). `packed` is the
@@ -107,9 +123,11 @@ struct PackGemmS8 {
   size_t row_stride, column_stride;
   const void* zero_points;
   size_t zero_point_stride;
-  int16_t* packed;
+  std::byte* packed;
 };
 void pack_gemm_s8(const GemmS8KernelInfo& kernel, const PackGemmS8& args, size_t first,
                   size_t last);
+// Whether every value minus its zero point is an int8; b and the zero points are read.
+bool fits_s8(const PackGemmS8& args);
 
 }  // namespace lepton

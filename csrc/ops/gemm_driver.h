@@ -1,17 +1,19 @@
 // The block driver that matrix multiplication and convolution share.
 //
 // A caller cuts its product dst[m][n] = lhs[m][k] · rhs[k][n] into chunks with gemm_grid, prepares
-// the lhs rows of a chunk (as they lie, gathered, or widened to int16) and calls gemm_*_block,
-// which walks panels of the packed rhs × register tiles × epilogue. One panel stays in L1 while all
-// rows of the block pass by it; the rows stay in L2 while all panels pass by them. No call
-// allocates, and no result depends on how the product was cut.
+// the lhs rows of a chunk (as they lie, gathered, or in the form of GemmS8Lhs) and calls
+// gemm_*_block, which walks panels of the packed rhs × register tiles × epilogue. One panel stays
+// in L1 while all rows of the block pass by it; the rows stay in L2 while all panels pass by them.
+// No call allocates, and no result depends on how the product was cut.
 //
 //   GemmS8Plan plan = {kernel, epilogue, k, n, packed, bias, scale, requantize, ...};
-//   const GemmGrid grid = gemm_grid(m, gemm_panels(*kernel, n), kernel->mr, k_padded * 2, threads);
+//   const GemmGrid grid =
+//       gemm_grid(m, gemm_panels(*kernel, n), kernel->mr, lhs.row_bytes(k), threads);
 //   parallel.loop(grid.chunks(), [&](int64_t chunk, int thread) {
-//     const GemmChunk c = grid.chunk(chunk);  // rows [c.row, c.row + c.rows), panels [c.first,
-//     c.last) int16_t* rows = widened rows in this thread's scratch; gemm_s8_block(plan, {c.rows,
-//     rows, k_padded, c.first, c.last, residual, ..., dst, n});
+//     const GemmChunk c = grid.chunk(chunk);
+//     // rows [c.row, c.row + c.rows), panels [c.first, c.last)
+//     gemm_s8_block(plan, {c.rows, rows, row_stride, nullptr, c.first, c.last, residual, ..., dst,
+//                          n});
 //   });
 #pragma once
 
@@ -56,20 +58,23 @@ struct GemmS8Plan {
   const GemmS8KernelInfo* kernel;
   EpilogueS8Kernel epilogue;
   size_t k, n;  // the true k; rows and panels are padded to gemm_k_padded(*kernel, k)
-  const int16_t* packed;
+  const std::byte* packed;
   const int32_t* bias;
   const float* scale;  // null for an epilogue of kind kS32
   Requantize requantize;
-  float min, max;   // kF32
-  bool r_signed;    // the residual is s8
-  size_t dst_size;  // bytes per element of dst: 1 or 4
+  int32_t zero_point;  // what is left in the rows: GemmS8Lhs::zero_point_left
+  float min, max;      // kF32
+  bool r_signed;       // the residual is s8
+  size_t dst_size;     // bytes per element of dst: 1 or 4
 };
 
-// rows: int16, row_stride elements apart (even), gemm_k_padded(k) readable each, 4-byte aligned.
+// rows: in the kernel's form (GemmS8Lhs), row_stride elements apart, gemm_k_padded(k) readable
+// each. zero_points: one left in each row, instead of the plan's; or null.
 struct GemmS8Block {
   size_t m;
-  const int16_t* rows;
+  const void* rows;
   size_t row_stride;
+  const int32_t* zero_points;
   size_t first, last;
   const void* residual;
   size_t residual_stride;

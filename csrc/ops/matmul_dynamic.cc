@@ -12,7 +12,7 @@
 //   attributes: packed, k, n; min, max (no clamp). Kernel: a line of gemm_s8_kernels.inc.
 //
 // A is read twice, for its range and to quantise it into scratch; each chunk of the product then
-// widens its rows as MatMulInteger does. Bias and residual pass over the chunk's rows while they
+// prepares its rows as MatMulInteger does. Bias and residual pass over the chunk's rows while they
 // are in L2.
 #include <algorithm>
 #include <limits>
@@ -21,6 +21,7 @@
 
 #include "ops/dynamic_quantize.h"
 #include "ops/gemm_driver.h"
+#include "ops/gemm_lhs.h"
 #include "ops/matmul_rhs.h"
 #include "ops/matmul_shape.h"
 #include "ops/op.h"
@@ -35,7 +36,7 @@ struct BoundDynamic {
   DynamicQuantizer::Bound range;
   size_t a_offset = 0;      // scratch: A quantised
   size_t scale_offset = 0;  // scratch: a_scale·b_scale[j]
-  size_t rows_offset = 0;   // scratch: widened rows, per thread
+  size_t rows_offset = 0;   // scratch: prepared rows, per thread
   size_t rows_bytes = 0;
   size_t scales = 0;  // entries: 1 or n
 };
@@ -61,7 +62,7 @@ class DynamicQuantizeMatMulOp final : public Op {
   const GemmS8KernelInfo* kernel_ = nullptr;
   EpilogueS8Kernel epilogue_ = nullptr;
   EpilogueF32Kernel add_ = nullptr;
-  WidenS8Kernel widen_ = nullptr;
+  GemmS8Lhs lhs_;
   MatMulRhs rhs_;
 };
 
@@ -83,7 +84,7 @@ Status DynamicQuantizeMatMulOp::init(const StepDesc& step) {
   LEPTON_RETURN_IF_ERROR(read_clamp(*step.attrs, &min_, &max_));
   epilogue_ = best_epilogue_s8(EpilogueS8Kind::kF32, step.isa);
   add_ = best_epilogue_f32(step.isa);
-  widen_ = best_widen_s8(step.isa);
+  lhs_ = GemmS8Lhs(*kernel_, false, step.isa);
   LEPTON_RETURN_IF_ERROR(take_packed(step, 1, *kernel_, &rhs_));
   return rhs_.shape.rank == 2 ? Status() : invalid_model(name_ + ": B is a stack of matrices");
 }
@@ -104,7 +105,7 @@ Status DynamicQuantizeMatMulOp::check_operands(BindContext& context, BoundDynami
 
 void DynamicQuantizeMatMulOp::bind_scratch(BindContext& context, BoundDynamic* bound) const {
   const size_t threads = static_cast<size_t>(context.threads());
-  const size_t row_bytes = gemm_k_padded(*kernel_, bound->shape.k) * sizeof(int16_t);
+  const size_t row_bytes = lhs_.row_bytes(bound->shape.k);
   const size_t panels = gemm_panels(*kernel_, bound->shape.n);
   bound->grid = gemm_grid(bound->shape.m, panels, kernel_->mr, row_bytes, context.threads());
   if (bound->grid.chunks() == 0) return;
@@ -147,8 +148,9 @@ void DynamicQuantizeMatMulOp::run(const BoundDynamic& bound, const RunArgs& args
   plan.epilogue = epilogue_;
   plan.k = bound.shape.k;
   plan.n = bound.shape.n;
-  plan.packed = reinterpret_cast<const int16_t*>(rhs_.packed);
+  plan.packed = rhs_.packed;
   plan.scale = scale;
+  plan.zero_point = lhs_.zero_point_left(range.zero_point);
   plan.min = adds ? -kInfinity : min_;
   plan.max = adds ? kInfinity : max_;
   plan.dst_size = sizeof(float);
@@ -160,22 +162,18 @@ void DynamicQuantizeMatMulOp::run(const BoundDynamic& bound, const RunArgs& args
 void DynamicQuantizeMatMulOp::run_chunk(const BoundDynamic& bound, const RunArgs& args,
                                         const GemmS8Plan& plan, int32_t zero_point,
                                         const GemmChunk& chunk, int thread) const {
-  int16_t* const rows = reinterpret_cast<int16_t*>(args.scratch + bound.rows_offset +
-                                                   static_cast<size_t>(thread) * bound.rows_bytes);
-  WidenS8Params widen = {};
-  widen.m = chunk.rows;
-  widen.k = plan.k;
-  widen.k_padded = gemm_k_padded(*kernel_, plan.k);
-  widen.src = args.scratch + bound.a_offset + chunk.row * plan.k;
-  widen.src_stride = plan.k;
-  widen.zero_point = zero_point;
-  widen.dst = rows;
-  widen.dst_stride = widen.k_padded;
-  widen_(widen);
+  const size_t k = plan.k, stride = lhs_.row_stride(k);
+  const std::byte* rows = args.scratch + bound.a_offset + chunk.row * k;
+  if (!lhs_.reads_in_place(k)) {
+    std::byte* const prepared =
+        args.scratch + bound.rows_offset + static_cast<size_t>(thread) * bound.rows_bytes;
+    lhs_.prepare(chunk.rows, k, stride, rows, k, zero_point, prepared, stride);
+    rows = prepared;
+  }
   GemmS8Block block = {};
   block.m = chunk.rows;
   block.rows = rows;
-  block.row_stride = widen.k_padded;
+  block.row_stride = stride;
   block.first = chunk.first;
   block.last = chunk.last;
   block.dst = args.output<float>(0) + chunk.row * plan.n;

@@ -22,6 +22,7 @@
 //   max (f32 output). Kernel: a line of gemm_s8_kernels.inc, or none for the preferred one.
 // "MatMulInteger" is ONNX's (A, B, a_zero_point?, b_zero_point?), output s32.
 #include "ops/gemm_driver.h"
+#include "ops/gemm_lhs.h"
 #include "ops/matmul_rhs.h"
 #include "ops/matmul_shape.h"
 #include "ops/op.h"
@@ -38,10 +39,11 @@ struct BoundMatMulInteger {
   MatMulShape shape;
   GemmGrid grid;
   RowBroadcast residual;
-  size_t packed_bytes = 0;  // of one matrix of b
-  size_t scale_offset = 0;  // scratch: one scale repeated n times, if it comes alone
-  size_t rows_offset = 0;   // scratch: widened rows, per thread
-  size_t rows_bytes = 0;
+  size_t packed_bytes = 0;   // of one matrix of b
+  size_t scale_offset = 0;   // scratch: one scale repeated n times, if it comes alone
+  size_t rows_offset = 0;    // scratch: prepared rows and their zero points, per thread
+  size_t rows_bytes = 0;     // of the rows
+  size_t thread_bytes = 0;   // of both
   size_t a_rows = 0;         // of all matrices of a together
   size_t a_zero_points = 0;  // entries: 0 (the attribute), 1 or one per row
   size_t b_zero_points = 0;  // entries: 0, 1, n or b_matrices·n
@@ -60,17 +62,21 @@ class MatMulIntegerOp final : public Op {
   Status check_dtypes(const StepDesc& step);
   Status init_requantize(const StepDesc& step);
   Status init_rhs(const StepDesc& step);
+  Status pack_constant(Isa isa, const TensorInfo& b, const TensorInfo* points);
   Status check_b_zero_points(const BoundMatMulInteger& bound, Code code) const;
   Status bind_operands(BindContext& context, BoundMatMulInteger* bound) const;
   void bind_scratch(BindContext& context, size_t packed_all, BoundMatMulInteger* bound) const;
+  PackGemmS8 matrix_of(const BoundMatMulInteger& bound, const void* b, const void* zero_points,
+                       size_t matrix) const;
   void pack_rhs(const BoundMatMulInteger& bound, const void* b, const void* zero_points,
                 std::byte* packed, Parallel parallel) const;
   void run(const BoundMatMulInteger& bound, const RunArgs& args) const;
   void run_chunk(const BoundMatMulInteger& bound, const RunArgs& args, const GemmS8Plan& plan,
                  size_t batch, size_t a_index, const GemmChunk& chunk, int thread) const;
   const float* scales(const BoundMatMulInteger& bound, const RunArgs& args) const;
-  void widen_rows(const BoundMatMulInteger& bound, const RunArgs& args, size_t first, size_t rows,
-                  int16_t* dst) const;
+  int32_t a_zero_point(const RunArgs& args, size_t i) const;
+  void prepare_rows(const BoundMatMulInteger& bound, const RunArgs& args, size_t first, size_t rows,
+                    std::byte* dst) const;
 
   std::string name_;
   Operands operands_ = {};
@@ -83,7 +89,7 @@ class MatMulIntegerOp final : public Op {
   float min_ = 0.f, max_ = 0.f;
   const GemmS8KernelInfo* kernel_ = nullptr;
   EpilogueS8Kernel epilogue_ = nullptr;
-  WidenS8Kernel widen_ = nullptr;
+  GemmS8Lhs lhs_;
   MatMulRhs rhs_;
 };
 
@@ -97,14 +103,11 @@ Status MatMulIntegerOp::init(const StepDesc& step, Operands operands) {
   has_residual_ = has(step, operands.residual);
   has_a_zero_point_ = has(step, operands.a_zero_point);
   has_b_zero_point_ = has(step, operands.b_zero_point);
-  const auto list = gemm_s8_kernels();
-  kernel_ = step.kernel.empty() ? list.best(step.isa) : list.find(step.kernel);
-  if (kernel_ == nullptr)
-    return invalid_model(name_ + ": kernel '" + std::string(step.kernel) + "' does not run here");
-  widen_ = best_widen_s8(step.isa);
   LEPTON_RETURN_IF_ERROR(check_dtypes(step));
   LEPTON_RETURN_IF_ERROR(init_requantize(step));
-  return init_rhs(step);
+  LEPTON_RETURN_IF_ERROR(init_rhs(step));
+  lhs_ = GemmS8Lhs(*kernel_, a_dtype_ == DType::kS8, step.isa);
+  return {};
 }
 
 Status MatMulIntegerOp::check_dtypes(const StepDesc& step) {
@@ -148,26 +151,42 @@ Status MatMulIntegerOp::init_requantize(const StepDesc& step) {
 
 Status MatMulIntegerOp::init_rhs(const StepDesc& step) {
   const TensorInfo& b = step.inputs[static_cast<size_t>(operands_.b)];
+  // Unless values tell more: signed values without a zero point are what they are.
+  kernel_ = &best_gemm_s8(step.isa, b_dtype_ == DType::kS8 && !has_b_zero_point_);
+  if (!step.kernel.empty()) kernel_ = gemm_s8_kernels().find(step.kernel);
+  if (kernel_ == nullptr)
+    return invalid_model(name_ + ": kernel '" + std::string(step.kernel) + "' does not run here");
   if (step.attrs->i("packed") != 0) {
     if (has_b_zero_point_)
       return invalid_model(name_ + ": b_zero_point belongs into the packed operand");
     return take_packed(step, static_cast<size_t>(operands_.b), *kernel_, &rhs_);
   }
+  if (!step.kernel.empty())
+    return invalid_model(name_ + ": a kernel is named for an operand that is not packed");
   const TensorInfo* points =
       has_b_zero_point_ ? &step.inputs[static_cast<size_t>(operands_.b_zero_point)] : nullptr;
   if (!b.constant || b.shape.rank < 1 || (points != nullptr && !points->constant)) return {};
+  return pack_constant(step.isa, b, points);
+}
+
+Status MatMulIntegerOp::pack_constant(Isa isa, const TensorInfo& b, const TensorInfo* points) {
   BoundMatMulInteger bound;
   const Shape matrices = as_matrices(b.shape);
-  size_t all = 0;
-  LEPTON_RETURN_IF_ERROR(packed_stack_size(*kernel_, matrices, false, &bound.packed_bytes, &all));
   bound.shape.k = static_cast<size_t>(matrices[matrices.rank - 2]);
   bound.shape.n = static_cast<size_t>(matrices[matrices.rank - 1]);
   bound.shape.b_matrices = static_cast<size_t>(matrices.product(0, matrices.rank - 2));
   if (points != nullptr) bound.b_zero_points = static_cast<size_t>(points->shape.elements());
   LEPTON_RETURN_IF_ERROR(check_b_zero_points(bound, Code::kInvalidModel));
+  const void* const zero_points = points == nullptr ? nullptr : points->data;
+  bool fits = true;
+  for (size_t i = 0; i < bound.shape.b_matrices && fits; ++i)
+    fits = fits_s8(matrix_of(bound, b.data, zero_points, i));
+  kernel_ = &best_gemm_s8(isa, fits);
+  size_t all = 0;
+  LEPTON_RETURN_IF_ERROR(packed_stack_size(*kernel_, matrices, false, &bound.packed_bytes, &all));
   rhs_.owned = allocate_bytes(all);
   if (rhs_.owned == nullptr) return {Code::kOutOfMemory, name_ + ": no memory for packed weights"};
-  pack_rhs(bound, b.data, points == nullptr ? nullptr : points->data, rhs_.owned.get(), Parallel());
+  pack_rhs(bound, b.data, zero_points, rhs_.owned.get(), Parallel());
   rhs_.shape = b.shape;
   rhs_.packed = rhs_.owned.get();
   rhs_.at_run_time = false;
@@ -212,7 +231,7 @@ Status MatMulIntegerOp::bind_operands(BindContext& context, BoundMatMulInteger* 
 void MatMulIntegerOp::bind_scratch(BindContext& context, size_t packed_all,
                                    BoundMatMulInteger* bound) const {
   const size_t threads = static_cast<size_t>(context.threads());
-  const size_t row_bytes = gemm_k_padded(*kernel_, bound->shape.k) * sizeof(int16_t);
+  const size_t row_bytes = lhs_.row_bytes(bound->shape.k);
   const size_t batches = bound->shape.batches();
   // Many small products are shared out whole, few large ones are cut.
   const int cut_for = batches >= 4 * threads ? 1 : context.threads();
@@ -223,7 +242,9 @@ void MatMulIntegerOp::bind_scratch(BindContext& context, size_t packed_all,
   const size_t scale_bytes = bound->one_scale ? bound->shape.n * sizeof(float) : 0;
   bound->rows_offset = bound->scale_offset + round_up(scale_bytes, kCacheLine);
   bound->rows_bytes = round_up(bound->grid.rows_per_chunk * row_bytes, kCacheLine);
-  context.set_scratch(bound->rows_offset + bound->rows_bytes * threads);
+  bound->thread_bytes =
+      bound->rows_bytes + round_up(bound->grid.rows_per_chunk * sizeof(int32_t), kCacheLine);
+  context.set_scratch(bound->rows_offset + bound->thread_bytes * threads);
 }
 
 Status MatMulIntegerOp::bind(BindContext& context) const {
@@ -245,26 +266,33 @@ Status MatMulIntegerOp::bind(BindContext& context) const {
   return {};
 }
 
+// What packing one matrix of b reads.
+PackGemmS8 MatMulIntegerOp::matrix_of(const BoundMatMulInteger& bound, const void* b,
+                                      const void* zero_points, size_t matrix) const {
+  const size_t k = bound.shape.k, n = bound.shape.n;
+  const bool per_matrix = bound.b_zero_points > 1 && bound.b_zero_points != n;
+  PackGemmS8 pack = {};
+  pack.k = k;
+  pack.n = n;
+  pack.b = static_cast<const uint8_t*>(b) + matrix * k * n;
+  pack.b_signed = b_dtype_ == DType::kS8;
+  pack.row_stride = n;
+  pack.column_stride = 1;
+  pack.zero_points = zero_points;
+  if (per_matrix) pack.zero_points = static_cast<const uint8_t*>(zero_points) + matrix * n;
+  pack.zero_point_stride = bound.b_zero_points > 1 ? 1 : 0;
+  return pack;
+}
+
 void MatMulIntegerOp::pack_rhs(const BoundMatMulInteger& bound, const void* b,
                                const void* zero_points, std::byte* packed,
                                Parallel parallel) const {
-  const size_t k = bound.shape.k, n = bound.shape.n;
-  const size_t panel_bytes = gemm_panel_stride(*kernel_, k) * sizeof(int16_t);
-  const bool per_matrix = bound.b_zero_points > 1 && bound.b_zero_points != n;
-  pack_in_parallel(parallel, bound.shape.b_matrices, gemm_panels(*kernel_, n), panel_bytes,
+  const size_t panels = gemm_panels(*kernel_, bound.shape.n);
+  pack_in_parallel(parallel, bound.shape.b_matrices, panels,
+                   gemm_panel_stride(*kernel_, bound.shape.k),
                    [&](size_t matrix, size_t first, size_t last) {
-                     PackGemmS8 pack = {};
-                     pack.k = k;
-                     pack.n = n;
-                     pack.b = static_cast<const uint8_t*>(b) + matrix * k * n;
-                     pack.b_signed = b_dtype_ == DType::kS8;
-                     pack.row_stride = n;
-                     pack.column_stride = 1;
-                     pack.zero_points = zero_points;
-                     if (per_matrix)
-                       pack.zero_points = static_cast<const uint8_t*>(zero_points) + matrix * n;
-                     pack.zero_point_stride = bound.b_zero_points > 1 ? 1 : 0;
-                     pack.packed = reinterpret_cast<int16_t*>(packed + matrix * bound.packed_bytes);
+                     PackGemmS8 pack = matrix_of(bound, b, zero_points, matrix);
+                     pack.packed = packed + matrix * bound.packed_bytes;
                      pack_gemm_s8(*kernel_, pack, first, last);
                    });
 }
@@ -298,6 +326,7 @@ void MatMulIntegerOp::run(const BoundMatMulInteger& bound, const RunArgs& args) 
   plan.bias = has_bias_ ? args.input<int32_t>(operands_.bias) : nullptr;
   plan.scale = scales(bound, args);
   plan.requantize = requantize_;
+  plan.zero_point = lhs_.zero_point_left(a_zero_point(args, 0));
   plan.min = min_;
   plan.max = max_;
   plan.r_signed = r_dtype_ == DType::kS8;
@@ -307,52 +336,53 @@ void MatMulIntegerOp::run(const BoundMatMulInteger& bound, const RunArgs& args) 
     size_t a_index, b_index;
     bound.shape.locate(batch, &a_index, &b_index);
     GemmS8Plan product = plan;
-    product.packed = reinterpret_cast<const int16_t*>(packed + b_index * bound.packed_bytes);
+    product.packed = packed + b_index * bound.packed_bytes;
     const GemmChunk chunk = bound.grid.chunk(static_cast<int64_t>(static_cast<size_t>(i) % chunks));
     run_chunk(bound, args, product, batch, a_index, chunk, thread);
   });
 }
 
+// The zero point of row i; all rows share one unless each has its own.
+int32_t MatMulIntegerOp::a_zero_point(const RunArgs& args, size_t i) const {
+  if (!has_a_zero_point_) return a_zero_point_;
+  return a_dtype_ == DType::kS8 ? args.input<int8_t>(operands_.a_zero_point)[i]
+                                : args.input<uint8_t>(operands_.a_zero_point)[i];
+}
+
 // Rows [first, first + rows) of all rows of a; one by one where each has its own zero point.
-void MatMulIntegerOp::widen_rows(const BoundMatMulInteger& bound, const RunArgs& args, size_t first,
-                                 size_t rows, int16_t* dst) const {
-  WidenS8Params widen = {};
-  widen.m = rows;
-  widen.k = bound.shape.k;
-  widen.k_padded = gemm_k_padded(*kernel_, bound.shape.k);
-  widen.src = args.input<uint8_t>(operands_.a) + first * bound.shape.k;
-  widen.src_stride = bound.shape.k;
-  widen.src_signed = a_dtype_ == DType::kS8;
-  widen.zero_point = a_zero_point_;
-  widen.dst = dst;
-  widen.dst_stride = widen.k_padded;
-  const auto zero_point = [&](size_t i) -> int32_t {
-    return widen.src_signed ? args.input<int8_t>(operands_.a_zero_point)[i]
-                            : args.input<uint8_t>(operands_.a_zero_point)[i];
-  };
-  if (bound.a_zero_points == 1) widen.zero_point = zero_point(0);
-  if (bound.a_zero_points <= 1) return widen_(widen);
-  widen.m = 1;
-  for (size_t i = 0; i < rows; ++i) {
-    widen.zero_point = zero_point(first + i);
-    widen.src = args.input<uint8_t>(operands_.a) + (first + i) * bound.shape.k;
-    widen.dst = dst + i * widen.dst_stride;
-    widen_(widen);
-  }
+void MatMulIntegerOp::prepare_rows(const BoundMatMulInteger& bound, const RunArgs& args,
+                                   size_t first, size_t rows, std::byte* dst) const {
+  const size_t k = bound.shape.k, stride = lhs_.row_stride(k);
+  const uint8_t* const src = args.input<uint8_t>(operands_.a) + first * k;
+  if (bound.a_zero_points <= 1)
+    return lhs_.prepare(rows, k, stride, src, k, a_zero_point(args, 0), dst, stride);
+  for (size_t i = 0; i < rows; ++i)
+    lhs_.prepare(1, k, stride, src + i * k, k, a_zero_point(args, first + i),
+                 dst + i * lhs_.row_bytes(k), stride);
 }
 
 void MatMulIntegerOp::run_chunk(const BoundMatMulInteger& bound, const RunArgs& args,
                                 const GemmS8Plan& plan, size_t batch, size_t a_index,
                                 const GemmChunk& chunk, int thread) const {
   const size_t m = bound.shape.m, n = plan.n;
-  const size_t row = batch * m + chunk.row;
-  int16_t* const rows = reinterpret_cast<int16_t*>(args.scratch + bound.rows_offset +
-                                                   static_cast<size_t>(thread) * bound.rows_bytes);
-  widen_rows(bound, args, a_index * m + chunk.row, chunk.rows, rows);
+  const size_t row = batch * m + chunk.row, first = a_index * m + chunk.row;
+  std::byte* const scratch =
+      args.scratch + bound.rows_offset + static_cast<size_t>(thread) * bound.thread_bytes;
   GemmS8Block block = {};
   block.m = chunk.rows;
-  block.rows = rows;
-  block.row_stride = gemm_k_padded(*kernel_, plan.k);
+  block.row_stride = lhs_.row_stride(plan.k);
+  if (lhs_.reads_in_place(plan.k)) {
+    block.rows = args.input<uint8_t>(operands_.a) + first * plan.k;
+  } else {
+    prepare_rows(bound, args, first, chunk.rows, scratch);
+    block.rows = scratch;
+  }
+  if (bound.a_zero_points > 1) {
+    int32_t* const left = reinterpret_cast<int32_t*>(scratch + bound.rows_bytes);
+    for (size_t i = 0; i < chunk.rows; ++i)
+      left[i] = lhs_.zero_point_left(a_zero_point(args, first + i));
+    block.zero_points = left;
+  }
   block.first = chunk.first;
   block.last = chunk.last;
   block.dst = args.output<uint8_t>(0) + row * n * plan.dst_size;

@@ -4,23 +4,37 @@
 #include <limits>
 
 #include "ops/gemm_driver.h"
+#include "ops/kernel_list.h"
 #include "ops/requantize.h"
 
 namespace lepton {
 namespace {
 
+template <typename Kernel>
 struct QuantizeRowInfo {
   const char* name;
   Isa isa;
-  QuantizeRowKernel run;
+  Kernel run;
 };
-const QuantizeRowInfo kQuantizeRow[] = {
-#define LEPTON_QUANTIZE_ROW(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
+#define LEPTON_QUANTIZE_ROW_I16(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
+#define LEPTON_QUANTIZE_ROW_U8(name, isa)
+const QuantizeRowInfo<QuantizeRowI16Kernel> kQuantizeRowI16[] = {
 #include "ops/quantize_rows_kernels.inc"
-#undef LEPTON_QUANTIZE_ROW
 };
-constexpr KernelList<QuantizeRowInfo> kQuantizeRows = {
-    kQuantizeRow, sizeof kQuantizeRow / sizeof kQuantizeRow[0]};
+#undef LEPTON_QUANTIZE_ROW_I16
+#undef LEPTON_QUANTIZE_ROW_U8
+#define LEPTON_QUANTIZE_ROW_I16(name, isa)
+#define LEPTON_QUANTIZE_ROW_U8(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
+const QuantizeRowInfo<QuantizeRowU8Kernel> kQuantizeRowU8[] = {
+#include "ops/quantize_rows_kernels.inc"
+};
+#undef LEPTON_QUANTIZE_ROW_I16
+#undef LEPTON_QUANTIZE_ROW_U8
+
+template <typename Kernel, size_t N>
+Kernel best_of(const QuantizeRowInfo<Kernel> (&lines)[N], Isa max) {
+  return KernelList<QuantizeRowInfo<Kernel>>{lines, N}.best(max)->run;
+}
 
 // Rows that one thread quantises at a time.
 constexpr size_t kRowsPerChunk = 16;
@@ -62,11 +76,14 @@ Status RnnMatrix::init(const StepDesc& step, int weights, int scale, int zero_po
     if (packed_ || step.inputs[static_cast<size_t>(zero_point)].dtype != w.dtype)
       return invalid_model(name_ + ": the zero point does not fit the weights");
   }
-  s8_ =
-      step.kernel.empty() ? gemm_s8_kernels().best(step.isa) : gemm_s8_kernels().find(step.kernel);
+  // Without a look at the values: signed ones without a zero point are what they are.
+  s8_ = step.kernel.empty() ? &best_gemm_s8(step.isa, signed_ && zero_point_ < 0)
+                            : gemm_s8_kernels().find(step.kernel);
   if (s8_ == nullptr) return invalid_model(name_ + ": its kernel does not run here");
   epilogue_s8_ = best_epilogue_s8(EpilogueS8Kind::kF32, step.isa);
-  quantize_ = kQuantizeRows.best(step.isa)->run;
+  lhs_ = GemmS8Lhs(*s8_, false, step.isa);
+  quantize_i16_ = best_of(kQuantizeRowI16, step.isa);
+  quantize_u8_ = best_of(kQuantizeRowU8, step.isa);
   return {};
 }
 
@@ -129,7 +146,7 @@ void RnnMatrix::pack(const BoundRnnMatrix& bound, const RunArgs& args, size_t di
   pack.b_signed = signed_;
   pack.row_stride = 1;
   pack.column_stride = shape.k;
-  pack.packed = reinterpret_cast<int16_t*>(to);
+  pack.packed = to;
   if (zero_point_ >= 0) {
     const size_t entries = bound.zero_point_entries, column = shape.begin(piece);
     pack.zero_points =
@@ -161,9 +178,34 @@ RnnMatrixRun RnnMatrix::prepare(const BoundRnnMatrix& bound, const RunArgs& args
 }
 
 size_t RnnMatrix::product_scratch(size_t m, size_t k) const {
-  if (!integer_) return 0;
-  return round_up(m * sizeof(float), kCacheLine) +
-         round_up(m * gemm_k_padded(*s8_, k) * sizeof(int16_t), kCacheLine);
+  return integer_ ? rows_offset(m) + round_up(m * lhs_.row_bytes(k), kCacheLine) : 0;
+}
+
+// Scales and zero points of the rows come before the rows themselves.
+size_t RnnMatrix::rows_offset(size_t m) const {
+  return round_up(m * sizeof(float), kCacheLine) + round_up(m * sizeof(int32_t), kCacheLine);
+}
+
+RnnMatrix::QuantizedRows RnnMatrix::quantize(const RnnProduct& product, size_t k,
+                                             Parallel parallel) const {
+  QuantizedRows q = {};
+  q.scale = reinterpret_cast<float*>(product.scratch);
+  q.zero_point =
+      reinterpret_cast<int32_t*>(product.scratch + round_up(product.m * sizeof(float), kCacheLine));
+  q.rows = product.scratch + rows_offset(product.m);
+  const size_t padded = lhs_.row_stride(k), bytes = lhs_.row_bytes(k);
+  const bool is_u8 = lhs_.form() == LhsForm::kU8;
+  parallel.loop(static_cast<int64_t>(ceil_div(product.m, kRowsPerChunk)), [&](int64_t c, int) {
+    const size_t first = static_cast<size_t>(c) * kRowsPerChunk;
+    for (size_t i = first; i < std::min(first + kRowsPerChunk, product.m); ++i) {
+      const float* const x = product.rows + i * product.row_stride;
+      std::byte* const to = q.rows + i * bytes;
+      q.scale[i] =
+          is_u8 ? quantize_u8_(x, k, padded, reinterpret_cast<uint8_t*>(to), q.zero_point + i)
+                : quantize_i16_(x, k, padded, reinterpret_cast<int16_t*>(to));
+    }
+  });
+  return q;
 }
 
 void RnnMatrix::multiply(const BoundRnnMatrix& bound, const RnnMatrixRun& run,
@@ -213,28 +255,22 @@ void RnnMatrix::multiply_s8(const BoundRnnMatrix& bound, const std::byte* packed
   plan.epilogue = epilogue_s8_;
   plan.k = bound.shape.k;
   plan.n = bound.shape.size(product.piece);
-  plan.packed = reinterpret_cast<const int16_t*>(packed);
+  plan.packed = packed;
   plan.scale = scale;
   plan.min = -std::numeric_limits<float>::infinity();
   plan.max = std::numeric_limits<float>::infinity();
   plan.dst_size = sizeof(float);
-  const size_t k = gemm_k_padded(*s8_, plan.k), nr = static_cast<size_t>(s8_->nr);
-  float* const row_scale = reinterpret_cast<float*>(product.scratch);
-  int16_t* const rows =
-      reinterpret_cast<int16_t*>(product.scratch + round_up(product.m * sizeof(float), kCacheLine));
-  parallel.loop(static_cast<int64_t>(ceil_div(product.m, kRowsPerChunk)), [&](int64_t c, int) {
-    const size_t first = static_cast<size_t>(c) * kRowsPerChunk;
-    for (size_t i = first; i < std::min(first + kRowsPerChunk, product.m); ++i)
-      row_scale[i] = quantize_(product.rows + i * product.row_stride, plan.k, k, rows + i * k);
-  });
-  const GemmGrid grid = gemm_grid(product.m, gemm_panels(*s8_, plan.n), s8_->mr,
-                                  k * sizeof(int16_t), parallel.threads());
+  const QuantizedRows q = quantize(product, plan.k, parallel);
+  const size_t nr = static_cast<size_t>(s8_->nr), row_bytes = lhs_.row_bytes(plan.k);
+  const GemmGrid grid =
+      gemm_grid(product.m, gemm_panels(*s8_, plan.n), s8_->mr, row_bytes, parallel.threads());
   parallel.loop(grid.chunks(), [&](int64_t c, int) {
     const GemmChunk chunk = grid.chunk(c);
     GemmS8Block block = {};
     block.m = chunk.rows;
-    block.rows = rows + chunk.row * k;
-    block.row_stride = k;
+    block.rows = q.rows + chunk.row * row_bytes;
+    block.row_stride = lhs_.row_stride(plan.k);
+    block.zero_points = q.zero_point + chunk.row;
     block.first = chunk.first;
     block.last = chunk.last;
     block.dst = product.dst + chunk.row * product.dst_stride;
@@ -243,7 +279,7 @@ void RnnMatrix::multiply_s8(const BoundRnnMatrix& bound, const std::byte* packed
     const size_t j = chunk.first * nr, n = std::min(chunk.last * nr, plan.n) - j;
     for (size_t i = chunk.row; i < chunk.row + chunk.rows; ++i) {
       float* const y = product.dst + i * product.dst_stride + j;
-      arithmetic_.scale(row_scale[i], y, n);
+      arithmetic_.scale(q.scale[i], y, n);
       if (product.bias != nullptr) arithmetic_.add(y, product.bias + j, y, n);
       if (product.residual == nullptr) continue;
       arithmetic_.add(y, product.residual + i * product.residual_stride + j, y, n);

@@ -23,8 +23,17 @@ class Executor:
     @property
     def threads(self) -> int: ...
 
+def choose_gemm_s8(isa: str, b: Array, zero_points: Array | None = None) -> str:
+    """Name of the gemm_s8 kernel preferred for a target capped at isa among those that can hold b.
+
+    Operands as for pack_gemm_s8: not every kernel can hold every value of b minus its zero points.
+    """
+
 def kernels() -> list[dict[str, Any]]:
-    """Every line of the kernel lists: family, name, isa, mr, nr, kr, kind, available."""
+    """Every line of the kernel lists: family, name, isa, mr, nr, kr, kind, available.
+
+    gemm_s8 lines also have nv and form ("u8" or "i16").
+    """
 
 def machine_isas() -> list[str]:
     """Instruction sets of this machine that have kernels, weakest first."""
@@ -45,6 +54,7 @@ def pack_gemm_s8(kernel: str, b: Array, zero_points: Array | None = None) -> npt
     """Packs uint8 or int8 b [..., k, n] minus its zero points for a gemm_s8 kernel.
 
     zero_points has b's dtype and 1, n or batch * n entries. Returns the bytes as uint8 [size].
+    Raises ValueError when the kernel cannot hold a difference (see choose_gemm_s8).
     """
 
 def rejected_steps(meta: bytes, blobs: list[Array]) -> list[tuple[int, str]]:

@@ -36,7 +36,7 @@ def run(
     threads: int = 1,
     **attrs: Any,
 ) -> Array:
-    kernel = _core.select_kernel("gemm_s8", isa)
+    kernel = _core.choose_gemm_s8(isa, b, zero_points)
     packed = _core.pack_gemm_s8(kernel, b, zero_points)
     attrs = {"packed": 1, "k": b.shape[0], "n": b.shape[1], **attrs}
     inputs = [a, packed, scale, bias, residual]

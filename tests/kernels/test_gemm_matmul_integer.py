@@ -37,7 +37,7 @@ def scaled(acc: Array, scale: Array) -> Array:
 
 
 def pack(isa: str, b: Array, zero_points: Array | None) -> tuple[str, Array, dict[str, Any]]:
-    kernel = _core.select_kernel("gemm_s8", isa)
+    kernel = _core.choose_gemm_s8(isa, b, zero_points)
     attrs: dict[str, Any] = {"packed": 1, "k": b.shape[-2], "n": b.shape[-1]}
     if b.ndim > 2:
         attrs["batch"] = list(b.shape[:-2])

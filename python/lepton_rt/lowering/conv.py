@@ -91,8 +91,9 @@ def _integer_conv(node: Node, context: LowerContext) -> Step | None:
         wide = weights.reshape(group, -1).T.astype(np.int16) - zeros.astype(np.int16)
         packed = _core.pack_depthwise_s8(np.ascontiguousarray(wide))
     else:
-        kernel = context.select("gemm_s8")
-        packed = _core.pack_gemm_s8(kernel, _tap_major(weights, group), zeros)
+        rhs = _tap_major(weights, group)
+        kernel = _core.choose_gemm_s8(context.isa, rhs, zeros)
+        packed = _core.pack_gemm_s8(kernel, rhs, zeros)
     channels = int(weights.shape[0])
     scale = np.ascontiguousarray(np.broadcast_to(result.scale, (channels,)))
     attrs = {**_geometry(node, weights), **result.attrs}
@@ -138,9 +139,10 @@ def _plain_integer(node: Node, context: LowerContext) -> list[Step] | None:
     zero = context.constant(operands[3])
     if weights is None or not _is_valid(weights, group) or (zero is None and operands[3]):
         return None
-    kernel = context.select("gemm_s8")
     zeros = np.zeros(1, weights.dtype) if zero is None else zero.reshape(-1)
-    packed = _core.pack_gemm_s8(kernel, _tap_major(weights, group), zeros)
+    rhs = _tap_major(weights, group)
+    kernel = _core.choose_gemm_s8(context.isa, rhs, zeros)
+    packed = _core.pack_gemm_s8(kernel, rhs, zeros)
     name = context.add_constant(packed, f"{operands[1]}.packed")
     sums = context.fresh(f"{node.outputs[0]}.channels_last", np.int32)
     attrs = {**_geometry(node, weights), "channels_last": 0}

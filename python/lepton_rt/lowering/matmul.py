@@ -89,8 +89,9 @@ def _integer(node: Node, context: LowerContext) -> Step | None:
     if b is None or b.ndim < 2 or b.size == 0:
         plain = [operands[0], operands[3], scale, operands[8], operands[9], operands[5]]
         return Step(node.key, plain, list(node.outputs), attrs)
-    kernel = context.select("gemm_s8")
-    packed = _core.pack_gemm_s8(kernel, np.ascontiguousarray(b), b_zero)
+    b = np.ascontiguousarray(b)
+    kernel = _core.choose_gemm_s8(context.isa, b, b_zero)
+    packed = _core.pack_gemm_s8(kernel, b, b_zero)
     name = context.add_constant(packed, f"{operands[3]}.packed")
     attrs.update(_packed(b))
     return Step(
@@ -108,11 +109,10 @@ def _dynamic(node: Node, context: LowerContext) -> Step | None:
     b, b_zero = context.constant(b_name), context.constant(b_zero_name)
     if b is None or b.ndim != 2 or b.size == 0 or (b_zero_name and b_zero is None):
         return None
-    kernel = context.select("gemm_s8")
+    b = np.ascontiguousarray(b)
     zeros = None if b_zero is None else b_zero.reshape(-1)
-    packed = context.add_constant(
-        _core.pack_gemm_s8(kernel, np.ascontiguousarray(b), zeros), f"{b_name}.packed"
-    )
+    kernel = _core.choose_gemm_s8(context.isa, b, zeros)
+    packed = context.add_constant(_core.pack_gemm_s8(kernel, b, zeros), f"{b_name}.packed")
     operands = [a, packed, scale, bias, residual]
     return Step(node.key, operands, list(node.outputs), {**_packed(b), **clamp(node)}, kernel)
 

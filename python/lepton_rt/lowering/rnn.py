@@ -62,20 +62,26 @@ def _recurrent(node: Node, context: LowerContext) -> Step | None:
     return step
 
 
-def _pack_s8(
-    kernel: str, node: Node, weights: Array, zero_point: Array | None, recurrent: bool
-) -> Array:
+def _matrices(
+    node: Node, weights: Array, zero_point: Array | None, recurrent: bool
+) -> list[tuple[Array, Array]]:
+    """Right-hand sides [k, columns] with their zero points, in the order they are packed in."""
     points = np.zeros((), weights.dtype) if zero_point is None else zero_point
     points = points.reshape(points.shape + (1,) * (2 - points.ndim))  # [directions, columns]
     points = np.broadcast_to(points, weights.shape[:2])
-    packed = [
-        _core.pack_gemm_s8(kernel, np.ascontiguousarray(piece[d].T), np.ascontiguousarray(zero[d]))
+    pieces, zeros = (_pieces(node, x, recurrent) for x in (weights, points))
+    return [
+        (np.ascontiguousarray(piece[d].T), np.ascontiguousarray(zero[d]))
         for d in range(len(weights))
-        for piece, zero in zip(
-            _pieces(node, weights, recurrent), _pieces(node, points, recurrent), strict=True
-        )
+        for piece, zero in zip(pieces, zeros, strict=True)
     ]
-    return np.concatenate(packed)
+
+
+def _choose_s8(isa: str, matrices: list[tuple[Array, Array]]) -> str:
+    """The kernel for all of them: what one of them cannot have, none gets."""
+    chosen = [_core.choose_gemm_s8(isa, b, zeros) for b, zeros in matrices]
+    best = _core.select_kernel("gemm_s8", isa)
+    return next((name for name in chosen if name != best), best)
 
 
 def _dynamic_quantize(node: Node, context: LowerContext) -> Step | None:
@@ -93,10 +99,14 @@ def _dynamic_quantize(node: Node, context: LowerContext) -> Step | None:
             return None
     step = pass_through(node)
     step.inputs = operands
-    step.kernel = kernel = context.select("gemm_s8")
-    for i, weights, zero in ((1, w, points[0]), (2, r, points[1])):
-        packed = _pack_s8(kernel, node, weights, zero, recurrent=i == 2)
-        step.inputs[i] = context.add_constant(packed, f"{node.inputs[i]}.packed")
+    matrices = {
+        i: _matrices(node, weights, zero, recurrent=i == 2)
+        for i, weights, zero in ((1, w, points[0]), (2, r, points[1]))
+    }
+    step.kernel = _choose_s8(context.isa, [*matrices[1], *matrices[2]])
+    for i in (1, 2):
+        packed = [_core.pack_gemm_s8(step.kernel, b, zeros) for b, zeros in matrices[i]]
+        step.inputs[i] = context.add_constant(np.concatenate(packed), f"{node.inputs[i]}.packed")
     step.inputs[9] = step.inputs[11] = ""
     step.attrs.update(packed=1, hidden_size=r.shape[2], input_size=w.shape[2])
     return step

@@ -1,0 +1,36 @@
+// Sixty-four bytes a step, the last of a row through masks, which also write the padding. Bound by
+// the loads and stores.
+#include <immintrin.h>
+
+#include "ops/copy_u8.h"
+
+namespace lepton {
+namespace {
+
+// The first `count` of 64 lanes.
+inline __mmask64 mask_of(size_t count) {
+  return count >= 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1;
+}
+
+}  // namespace
+
+void copy_u8_avx512(const CopyU8Params& shared) {
+  const CopyU8Params params = shared;
+  const __m512i flip_i8x64 = _mm512_set1_epi8(static_cast<char>(params.flip));
+  for (size_t i = 0; i < params.m; ++i) {
+    const uint8_t* src = params.src + i * params.src_stride;
+    uint8_t* dst = params.dst + i * params.dst_stride;
+    size_t p = 0;
+    for (; p + 64 <= params.k; p += 64)
+      _mm512_storeu_si512(dst + p, _mm512_xor_si512(_mm512_loadu_si512(src + p), flip_i8x64));
+    for (; p < params.k_padded; p += 64) {
+      const __mmask64 inside = mask_of(p < params.k ? params.k - p : 0);
+      const __m512i bytes_i8x64 = _mm512_maskz_loadu_epi8(inside, src + p);
+      const __m512i flipped_i8x64 =
+          _mm512_maskz_mov_epi8(inside, _mm512_xor_si512(bytes_i8x64, flip_i8x64));
+      _mm512_mask_storeu_epi8(dst + p, mask_of(params.k_padded - p), flipped_i8x64);
+    }
+  }
+}
+
+}  // namespace lepton

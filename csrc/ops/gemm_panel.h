@@ -1,0 +1,60 @@
+// One panel of a packed rhs against a block of rows: what the drivers of the GEMM families share
+// below their epilogues. Included by drivers only.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "ops/gemm.h"
+#include "ops/op.h"
+
+namespace lepton {
+
+// Half of a first-level cache of 32 KB: the piece of a panel that all rows of an accumulator block
+// use.
+constexpr size_t kPanelPieceBytes = 16 * 1024;
+// Rows that one epilogue call takes: several register tiles, still small against L1.
+constexpr size_t kAccumulatorRows = 24;
+inline size_t accumulator_rows(size_t mr) {
+  return mr >= kAccumulatorRows ? mr : kAccumulatorRows / mr * mr;
+}
+
+// One panel's product of `rows` rows to acc[rows][width]. Where the panel is larger than its share
+// of L1 and several register tiles want it, k is cut, and every tile uses one piece before the next
+// is loaded.
+struct PanelProduct {
+  size_t mr, kr, width;
+  size_t element;  // bytes of a value of either operand
+  size_t k, rows;
+  const void* lhs;
+  size_t lhs_stride;
+  const void* panel;
+  bool accumulate;  // acc holds something already
+};
+template <typename Params, typename Run, typename Accumulator>
+void multiply_panel(const Run& run, const PanelProduct& x, Accumulator* acc) {
+  const size_t bytes = x.k * x.width * x.element;
+  const size_t pieces = x.rows > x.mr ? ceil_div(bytes, kPanelPieceBytes) : 1;
+  const size_t depth = pieces > 1 ? round_up(ceil_div(x.k, pieces), x.kr) : x.k;
+  const auto* const lhs = static_cast<const std::byte*>(x.lhs);
+  const auto* const panel = static_cast<const std::byte*>(x.panel);
+  size_t p = 0;
+  do {
+    for (size_t i = 0; i < x.rows; i += x.mr) {
+      Params params = {};
+      const void* const from = lhs + (i * x.lhs_stride + p) * x.element;
+      const void* const rhs = panel + p * x.width * x.element;
+      params.m = std::min(x.mr, x.rows - i);
+      params.k = std::min(depth, x.k - p);
+      params.lhs = static_cast<decltype(params.lhs)>(from);
+      params.lhs_stride = x.lhs_stride;
+      params.rhs = static_cast<decltype(params.rhs)>(rhs);
+      params.dst = acc + i * x.width;
+      params.accumulate = x.accumulate || p > 0;
+      run(params);
+    }
+    p += depth;
+  } while (p < x.k);
+}
+
+}  // namespace lepton

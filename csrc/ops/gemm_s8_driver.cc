@@ -1,0 +1,93 @@
+// The blocks of 8-bit products: see gemm_driver.h.
+#include <algorithm>
+
+#include "ops/gemm_driver.h"
+#include "ops/gemm_panel.h"
+
+namespace lepton {
+namespace {
+
+// The bias of a panel with the zero point of the rows taken off: plan.bias where there is nothing
+// to take.
+const int32_t* corrected_bias(const GemmS8Plan& plan, const GemmS8Panel& panel, int32_t zero_point,
+                              int32_t* room) {
+  const int32_t* const bias = plan.bias == nullptr ? nullptr : plan.bias + panel.column;
+  if (zero_point == 0 || panel.sums == nullptr) return bias;
+  for (size_t j = 0; j < panel.columns; ++j) {
+    const uint32_t start = bias == nullptr ? 0 : static_cast<uint32_t>(bias[j]);
+    const uint32_t off = static_cast<uint32_t>(zero_point) * static_cast<uint32_t>(panel.sums[j]);
+    room[j] = static_cast<int32_t>(start - off);
+  }
+  return room;
+}
+
+// Starts the accumulators of rows that have zero points of their own.
+void start_rows(const int32_t* zero_points, size_t rows, const GemmS8Panel& panel, int32_t* acc) {
+  for (size_t i = 0; i < rows; ++i, acc += panel.width) {
+    const uint32_t zero_point = static_cast<uint32_t>(zero_points[i]);
+    for (size_t j = 0; j < panel.width; ++j)
+      acc[j] = static_cast<int32_t>(0 - zero_point * static_cast<uint32_t>(panel.sums[j]));
+  }
+}
+
+PanelProduct product_of(const GemmS8Plan& plan, const GemmS8Block& block,
+                        const GemmS8Panel& panel) {
+  PanelProduct product = {};
+  product.mr = plan.kernel->mr;
+  product.kr = plan.kernel->kr;
+  product.width = panel.width;
+  product.element = gemm_element(*plan.kernel);
+  product.k = gemm_k_padded(*plan.kernel, plan.k);
+  product.lhs_stride = block.row_stride;
+  product.panel = panel.values;
+  product.accumulate = block.zero_points != nullptr && panel.sums != nullptr;
+  return product;
+}
+
+EpilogueS8Params epilogue_of(const GemmS8Plan& plan, const GemmS8Block& block,
+                             const GemmS8Panel& panel, const int32_t* acc) {
+  EpilogueS8Params out = {};
+  out.n = panel.columns;
+  out.acc = acc;
+  out.acc_stride = panel.width;
+  out.scale = plan.scale == nullptr ? nullptr : plan.scale + panel.column;
+  out.residual_stride = block.residual_stride;
+  out.r_signed = plan.r_signed;
+  out.requantize = plan.requantize;
+  out.min = plan.min;
+  out.max = plan.max;
+  out.dst_stride = block.dst_stride;
+  return out;
+}
+
+}  // namespace
+
+void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
+  alignas(kCacheLine) int32_t acc[kMaxMr * kMaxNr];
+  int32_t bias[kMaxNr];
+  const auto* const rows = static_cast<const std::byte*>(block.rows);
+  const auto* const residual = static_cast<const uint8_t*>(block.residual);
+  auto* const dst = static_cast<uint8_t*>(block.dst);
+  const size_t step = accumulator_rows(plan.kernel->mr);
+  for (size_t p = block.first; p < block.last; ++p) {
+    const GemmS8Panel panel = gemm_s8_panel(*plan.kernel, plan.k, plan.n, plan.packed, p);
+    const auto run = [&](GemmS8Params& params) {
+      params.n = panel.width;
+      plan.kernel->run(params);
+    };
+    PanelProduct product = product_of(plan, block, panel);
+    EpilogueS8Params out = epilogue_of(plan, block, panel, acc);
+    out.bias = corrected_bias(plan, panel, product.accumulate ? 0 : plan.zero_point, bias);
+    for (size_t i = 0; i < block.m; i += step) {
+      out.m = product.rows = std::min(step, block.m - i);
+      product.lhs = rows + i * block.row_stride * product.element;
+      if (product.accumulate) start_rows(block.zero_points + i, out.m, panel, acc);
+      multiply_panel<GemmS8Params>(run, product, acc);
+      if (residual != nullptr) out.residual = residual + i * block.residual_stride + panel.column;
+      out.dst = dst + (i * block.dst_stride + panel.column) * plan.dst_size;
+      plan.epilogue(out);
+    }
+  }
+}
+
+}  // namespace lepton
