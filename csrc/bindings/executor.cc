@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "bindings/bindings.h"
+#include "runtime/plan_file.h"
 
 namespace py = pybind11;
 
@@ -85,13 +86,46 @@ bool check_signals(void*) {
 class PyExecutor {
  public:
   PyExecutor(const py::bytes& meta, const py::list& blobs, int threads, py::object host)
-      : loaded_(meta, blobs, true), host_(std::move(host)) {
+      : loaded_(std::in_place, meta, blobs, true), host_(std::move(host)) {
     ExecutorOptions options;
     options.threads = threads;
     if (!host_.is_none())
       options.host = [this](int64_t id, DynamicArgs& args) { return call_host(id, args); };
     // The plan and what it points into both belong to this object.
-    raise_if_error(Executor::create(std::move(loaded_.plan), std::move(options), &executor_));
+    raise_if_error(Executor::create(std::move(loaded_->plan), std::move(options), &executor_));
+  }
+
+  PyExecutor(std::unique_ptr<Plan> plan, int threads) : host_(py::none()) {
+    ExecutorOptions options;
+    options.threads = threads;
+    raise_if_error(Executor::create(std::move(plan), std::move(options), &executor_));
+  }
+
+  static std::unique_ptr<PyExecutor> open(const std::string& path, int threads) {
+    std::unique_ptr<Plan> plan;
+    Status status;
+    {
+      py::gil_scoped_release release;
+      status = open_plan(path, &plan);
+    }
+    raise_if_error(status);
+    return std::make_unique<PyExecutor>(std::move(plan), threads);
+  }
+
+  static std::unique_ptr<PyExecutor> load(const py::bytes& data, int threads) {
+    std::unique_ptr<Plan> plan;
+    raise_if_error(read_plan(std::string_view(data), &plan));
+    return std::make_unique<PyExecutor>(std::move(plan), threads);
+  }
+
+  void save(const std::string& path, const py::bytes& annotations) const {
+    const std::string_view text = annotations;
+    Status status;
+    {
+      py::gil_scoped_release release;
+      status = save_plan(path, executor_->plan(), text);
+    }
+    raise_if_error(status);
   }
 
   // Runs once. outputs: None, or a list with an array (or None) per output to write into.
@@ -165,6 +199,7 @@ class PyExecutor {
   }
 
   int threads() const { return executor_->threads(); }
+  const Plan& plan() const { return executor_->plan(); }
 
  private:
   std::vector<Shape> check_inputs(const py::list& inputs) const {
@@ -297,10 +332,61 @@ class PyExecutor {
     return {};
   }
 
-  LoadedPlan loaded_;
+  std::optional<LoadedPlan> loaded_;  // unless the plan owns its bytes
   py::object host_;
   std::unique_ptr<Executor> executor_;
 };
+
+py::str text(std::string_view s) {
+  return py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeUTF8(s.data(), static_cast<py::ssize_t>(s.size()), "replace"));
+}
+
+py::tuple names_of(const Plan& plan, const std::vector<int>& ids) {
+  py::tuple names(ids.size());
+  for (size_t i = 0; i < ids.size(); ++i)
+    names[i] = ids[i] < 0 ? py::str("") : text(plan.tensors[ids[i]].name);
+  return names;
+}
+
+py::tuple tensor_of(const Plan& plan, int id) {
+  const DType dtype = plan.tensors[id].info.dtype;
+  return py::make_tuple(text(plan.tensors[id].name), name_of(dtype));
+}
+
+// (operator, kernel, name, input names, output names, dtypes of the outputs) of every step.
+py::list steps(const PyExecutor& executor) {
+  const Plan& plan = executor.plan();
+  py::list rows;
+  for (const PlanStep& step : plan.steps) {
+    py::tuple dtypes(step.outputs.size());
+    for (size_t i = 0; i < step.outputs.size(); ++i)
+      dtypes[i] = step.outputs[i] < 0 ? "" : name_of(plan.tensors[step.outputs[i]].info.dtype);
+    rows.append(py::make_tuple(text(step.op), text(step.kernel), text(step.name),
+                               names_of(plan, step.inputs), names_of(plan, step.outputs), dtypes));
+  }
+  return rows;
+}
+
+py::list inputs(const PyExecutor& executor) {
+  py::list rows;
+  for (const PlanInput& input : executor.plan().inputs)
+    rows.append(tensor_of(executor.plan(), input.tensor));
+  return rows;
+}
+
+py::list outputs(const PyExecutor& executor) {
+  py::list rows;
+  for (const int id : executor.plan().outputs) rows.append(tensor_of(executor.plan(), id));
+  return rows;
+}
+
+// Bytes of the constants, packed weights included.
+size_t constant_bytes(const PyExecutor& executor) {
+  size_t bytes = 0;
+  for (const Blob& blob : executor.plan().blobs) bytes += blob.size;
+  return bytes;
+}
 
 // Index and reason of every step that has no native kernel here.
 std::vector<std::pair<size_t, std::string>> rejected_steps(const py::bytes& meta,
@@ -327,7 +413,26 @@ void register_executor(py::module_& m) {
            "Binds to input shapes without running; returns the bytes of working memory.")
       .def("output_shapes", &PyExecutor::output_shapes, py::arg("shapes"),
            "Shapes of the outputs for these input shapes; None where they depend on data.")
-      .def_property_readonly("threads", &PyExecutor::threads);
+      .def_static("open", &PyExecutor::open, py::arg("path"), py::arg("threads") = 0,
+                  "Maps a .plan file.")
+      .def_static("load", &PyExecutor::load, py::arg("data"), py::arg("threads") = 0,
+                  "Takes the bytes of a .plan file.")
+      .def("save", &PyExecutor::save, py::arg("path"), py::arg("annotations"),
+           "Writes a .plan file with the annotations; refuses host steps.")
+      .def_property_readonly("threads", &PyExecutor::threads)
+      .def_property_readonly(
+          "isa", [](const PyExecutor& e) { return std::string(name_of(e.plan().isa)); },
+          "Instruction set the plan was made for.")
+      .def_property_readonly(
+          "annotations", [](const PyExecutor& e) { return py::bytes(e.plan().annotations); },
+          "What save() was given, of a plan from a file.")
+      .def_property_readonly("inputs", &inputs, "(name, dtype) of every input.")
+      .def_property_readonly("outputs", &outputs, "(name, dtype) of every output.")
+      .def_property_readonly("steps", &steps,
+                             "(operator, kernel, name, inputs, outputs, output dtypes) of every "
+                             "step.")
+      .def_property_readonly("constant_bytes", &constant_bytes,
+                             "Bytes of the constants, packed weights included.");
   m.def("rejected_steps", &rejected_steps, py::arg("meta"), py::arg("blobs"),
         "(index, reason) of every step that has no native kernel.");
 }

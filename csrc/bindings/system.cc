@@ -9,6 +9,7 @@
 #include "core/isa.h"
 #include "core/thread_pool.h"
 #include "runtime/memory.h"
+#include "runtime/plan_file.h"
 
 namespace py = pybind11;
 
@@ -81,6 +82,9 @@ void register_system(py::module_& m) {
       },
       "The best of machine_isas(), lowered to LEPTON_MAX_ISA when that is set.");
   m.def("usable_isas", &usable_isas, "max_isa() and the instruction sets it includes.");
+  m.def(
+      "kernel_digest", [] { return std::string(kernel_digest); },
+      "SHA-256 of the kernel lists, their contracts and packers: what plans depend on.");
   m.def("usable_processors", &usable_processors,
         "Processors this process may use (affinity and cgroup quota respected).");
 }

@@ -23,7 +23,7 @@ class HostOp : public Op {
 }  // namespace
 
 Status make_op(const StepDesc& desc, const HostFn& host, std::unique_ptr<Op>* op) {
-  if (desc.op == "lepton.Host") {
+  if (desc.op == kHostStep) {
     if (!host) return unsupported("the plan has host steps, which need Python");
     *op = std::make_unique<HostOp>(host, desc.attrs->i("id", -1));
     return {};

@@ -149,6 +149,8 @@ Status Plan::parse(const std::byte* meta, size_t size, const std::vector<Blob>& 
                    std::unique_ptr<Plan>* out) {
   Reader in(meta, size);
   auto plan = std::make_unique<Plan>();
+  plan->meta = {meta, size};
+  plan->blobs = blobs;
   const std::string isa(in.string());
   plan->producer = in.string();
   if (!in.ok()) return broken("truncated header");

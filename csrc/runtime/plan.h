@@ -29,6 +29,9 @@ struct Blob {
 
 constexpr int kAlways = 1 << 30;
 
+// Operator of a step that a callback runs, outside the runtime.
+constexpr std::string_view kHostStep = "lepton.Host";
+
 struct PlanTensor {
   std::string_view name;
   TensorInfo info;    // shape and data for constants
@@ -51,7 +54,8 @@ struct PlanStep {
 
 class Plan {
  public:
-  // Parses and validates. `meta` must be 8-byte aligned; it and the blobs must outlive the plan.
+  // Parses and validates. `meta` must be 8-byte aligned; it and the blobs must outlive the plan
+  // (which may be given them as its storage).
   static Status parse(const std::byte* meta, size_t size, const std::vector<Blob>& blobs,
                       std::unique_ptr<Plan>* plan);
 
@@ -61,6 +65,11 @@ class Plan {
   std::vector<PlanInput> inputs;
   std::vector<int> outputs;
   std::vector<PlanStep> steps;
+
+  Blob meta = {};  // what the plan was parsed from, and points into
+  std::vector<Blob> blobs;
+  std::string_view annotations;         // of a plan from a file, for whoever made it
+  std::shared_ptr<const void> storage;  // owns all of these bytes when the caller does not
 };
 
 // What the factory of step `index` reads. Points into the plan.

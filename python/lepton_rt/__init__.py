@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from lepton_rt.generation import generate
     from lepton_rt.graph.lepton_io import load_lepton, save_lepton
     from lepton_rt.graph.onnx_io import export_onnx, import_onnx, save_onnx
-    from lepton_rt.session import Outputs, Session, TensorSpec
+    from lepton_rt.interface import TensorSpec
+    from lepton_rt.session import Outputs, Session
     from lepton_rt.state import State
     from lepton_rt.zoo import Model, load_model, preprocess_image
 
@@ -32,7 +33,7 @@ _LAZY = {
     "QuantizedModel": "lepton_rt.compress.quantize",
     "Session": "lepton_rt.session",
     "State": "lepton_rt.state",
-    "TensorSpec": "lepton_rt.session",
+    "TensorSpec": "lepton_rt.interface",
     "compare": "lepton_rt.compress.compare",
     "export_onnx": "lepton_rt.graph.onnx_io",
     "generate": "lepton_rt.generation",

@@ -14,6 +14,14 @@ class Executor:
     def __init__(
         self, meta: bytes, blobs: list[Array], threads: int = 0, host: Any = None
     ) -> None: ...
+    @staticmethod
+    def open(path: str, threads: int = 0) -> Executor:
+        """Maps a .plan file."""
+    @staticmethod
+    def load(data: bytes, threads: int = 0) -> Executor:
+        """Takes the bytes of a .plan file."""
+    def save(self, path: str, annotations: bytes) -> None:
+        """Writes a .plan file with the annotations; refuses host steps."""
     def bind(self, shapes: Sequence[Sequence[int]]) -> int:
         """Binds to input shapes without running; returns the bytes of working memory."""
     def output_shapes(self, shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...] | None]:
@@ -22,6 +30,29 @@ class Executor:
         """Runs once: C-contiguous arrays in plan order in, a list of arrays out."""
     @property
     def threads(self) -> int: ...
+    @property
+    def isa(self) -> str:
+        """Instruction set the plan was made for."""
+    @property
+    def annotations(self) -> bytes:
+        """What save() was given, of a plan from a file."""
+    @property
+    def inputs(self) -> list[tuple[str, str]]:
+        """(name, dtype) of every input."""
+    @property
+    def outputs(self) -> list[tuple[str, str]]:
+        """(name, dtype) of every output."""
+    @property
+    def steps(
+        self,
+    ) -> list[tuple[str, str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
+        """(operator, kernel, name, inputs, outputs, output dtypes) of every step."""
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of the constants, packed weights included."""
+
+def kernel_digest() -> str:
+    """SHA-256 of the kernel lists, their contracts and packers: what plans depend on."""
 
 def choose_gemm_s8(isa: str, b: Array, zero_points: Array | None = None) -> str:
     """Name of the gemm_s8 kernel preferred for a target capped at isa among those that can hold b.

@@ -21,7 +21,8 @@ import numpy as np
 
 from lepton_rt.errors import InputError
 from lepton_rt.graph.ir import Array
-from lepton_rt.session import Session, TensorSpec
+from lepton_rt.interface import TensorSpec
+from lepton_rt.session import Session
 
 PROVIDER = "CPUExecutionProvider"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lepton_rt.lower import HOST
-from lepton_rt.plan import Step
+from lepton_rt.plan import HOST
+
+StepRow = tuple[str, str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+"""A step as `_core.Executor` tells it: operator, kernel, name, inputs, outputs, output dtypes."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +35,18 @@ class ExplainedStep:
 class Explanation(Sequence[ExplainedStep]):
     """The steps of a Session in order; `str()` gives a table."""
 
-    def __init__(self, steps: Sequence[Step], dtypes: dict[str, str], isa: str) -> None:
+    def __init__(
+        self,
+        steps: Sequence[StepRow],
+        notes: Sequence[str],
+        isa: str,
+        object_types: Mapping[str, str],
+    ) -> None:
         self.isa = isa
-        self._rows = [
-            ExplainedStep(
-                step.name,
-                step.op,
-                step.kernel,
-                tuple(step.inputs),
-                tuple(step.outputs),
-                tuple(dtypes.get(name, "") for name in step.outputs),
-                step.note,
-            )
-            for step in steps
-        ]
+        self._rows = []
+        for (op, kernel, name, inputs, outputs, dtypes), note in zip(steps, notes):
+            types = tuple(object_types.get(o, dtype) for o, dtype in zip(outputs, dtypes))
+            self._rows.append(ExplainedStep(name, op, kernel, inputs, outputs, types, note))
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -21,7 +21,7 @@ class HostRunner:
 
     def __init__(self, steps: Sequence[HostStep], graph: Graph, objects: ObjectTable) -> None:
         self._steps = list(steps)
-        self._graph = graph
+        self._graph = _types_of(graph)
         self._objects = objects
         self._evaluators: dict[int, Any] = {}
         self._custom = [find_op(step.node.domain, step.node.op) for step in steps]
@@ -65,6 +65,14 @@ class HostRunner:
             return self._objects.keep(result if value.kind else np.asarray(result, object))
         array = np.asarray(result)
         return array if value is None else array.astype(value.dtype, copy=False)
+
+
+def _types_of(graph: Graph) -> Graph:
+    """The graph as types, and constants that no plan holds: weights need not live that long."""
+    typed = ((name, graph.value(name)) for name in graph.tensor_names())
+    values = {name: value for name, value in typed if value is not None}
+    held = {name: c for name, c in graph.constants.items() if c.value.is_object}
+    return Graph(graph.name, values=values, constants=held, opsets=dict(graph.opsets))
 
 
 def _evaluator(node: Node, graph: Graph) -> Any:

@@ -16,9 +16,7 @@ from lepton_rt import _core
 from lepton_rt.errors import ModelError
 from lepton_rt.graph.ir import Array, Graph, Node, Value, node_reads, subgraphs
 from lepton_rt.objects import HANDLE
-from lepton_rt.plan import Plan, Step, StepAttr
-
-HOST = "lepton.Host"
+from lepton_rt.plan import HOST, Plan, Step, StepAttr
 
 
 @dataclass

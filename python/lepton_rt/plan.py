@@ -17,6 +17,8 @@ Array = npt.NDArray[Any]
 StepAttr = Union[int, float, str, Sequence[int], Sequence[float], Array]
 
 PRODUCER = "lepton_rt"
+HOST = "lepton.Host"
+"""Operator of a step that a Python callback runs."""
 MAX_RANK = 8
 
 # numpy dtype name → DType of csrc/core/dtype.h (ONNX's numbers).

@@ -3,63 +3,28 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union, cast
+from typing import Any
 
 import numpy as np
 
-from lepton_rt import _core
-from lepton_rt.errors import InputError, ModelError, as_model_error
+from lepton_rt.arrays import as_array, copied_to, is_torch, to_torch
+from lepton_rt.compiler import (
+    Options,
+    chosen_isa,
+    compile_cached,
+    compile_model,
+    open_plan,
+)
+from lepton_rt.errors import InputError, UnsupportedError
 from lepton_rt.explanation import Explanation
-from lepton_rt.graph.ir import Array, Dim, Graph, Value
-from lepton_rt.host import HostRunner, warn_about
-from lepton_rt.lower import lower
-from lepton_rt.objects import ObjectTable, checked_object
-from lepton_rt.state import State, checked_pairs, from_front, to_front
-from lepton_rt.torch_export import import_torch, is_torch_model
+from lepton_rt.graph.ir import Graph
+from lepton_rt.interface import TensorSpec
+from lepton_rt.loading import Model, is_plan, load_graph, save_graph
+from lepton_rt.state import State, from_front, to_front
 
-if TYPE_CHECKING:
-    import onnx
-    import torch
-
-    from lepton_rt.compress.quantize import QuantizedModel
-
-Model = Union[
-    str,
-    "os.PathLike[str]",
-    bytes,
-    "onnx.ModelProto",
-    Graph,
-    "QuantizedModel",
-    "torch.nn.Module",
-    "torch.export.ExportedProgram",
-]
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, dtype and shape of an input or output; a dimension may be a symbol or None (any).
-
-    What is no tensor has its ONNX type in kind ("seq(tensor(float))"), and no shape.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[Dim, ...] | None
-    kind: str = ""
-
-    def __str__(self) -> str:
-        if self.kind:
-            return f"{self.name}: {self.kind}"
-        dims = "any shape" if self.shape is None else f"[{', '.join(map(_dim_text, self.shape))}]"
-        return f"{self.name}: {self.dtype} {dims}"
-
-
-def _dim_text(dim: Dim) -> str:
-    return "?" if dim is None else str(dim)
+__all__ = ["Model", "Outputs", "Session", "TensorSpec", "load_graph", "save_graph"]
 
 
 class Outputs:
@@ -93,65 +58,13 @@ class Outputs:
         return f"Outputs({self._named!r})"
 
 
-def load_graph(model: Model, example_inputs: Any = None, dynamic: Any = None) -> Graph:
-    """The Graph of anything Session takes; example_inputs and dynamic are for PyTorch modules.
-
-    Raises:
-        ModelError: the file is missing, malformed or of no known format.
-        InputError: example inputs are missing, or given for a model that has no use for them.
-        UnsupportedError: PyTorch's exporter cannot express the module.
-    """
-    if is_torch_model(model):
-        return import_torch(model, example_inputs, dynamic)
-    if example_inputs is not None or dynamic is not None:
-        raise InputError("example_inputs and dynamic are for PyTorch modules only")
-    if isinstance(model, Graph):
-        return model
-    graph = getattr(model, "graph", None)
-    if isinstance(graph, Graph):
-        return graph
-    if isinstance(model, (str, os.PathLike)):
-        path = Path(model)
-        if not path.is_file():
-            raise ModelError(f"there is no model file {path}")
-        if path.suffix == ".lepton":
-            from lepton_rt.graph.lepton_io import load_lepton
-
-            return load_lepton(path)
-        from lepton_rt.graph.onnx_io import import_onnx
-
-        return import_onnx(path)
-    if isinstance(model, (bytes, bytearray, memoryview)):
-        data = bytes(model)
-        if _looks_like_safetensors(data):
-            from lepton_rt.graph.lepton_io import load_lepton
-
-            return load_lepton(data)
-        from lepton_rt.graph.onnx_io import import_onnx
-
-        return import_onnx(data)
-    if type(model).__name__ == "ModelProto":
-        from lepton_rt.graph.onnx_io import import_onnx
-
-        return import_onnx(cast("onnx.ModelProto", model))
-    raise ModelError(
-        "a model is a path to an .onnx or .lepton file, its bytes, an onnx.ModelProto, a PyTorch "
-        f"module or exported program or a lepton_rt Graph, not {type(model).__name__}"
-    )
-
-
-def _looks_like_safetensors(data: bytes) -> bool:
-    """safetensors begins with a u64 header length and a JSON object; protobuf never does so."""
-    return len(data) > 9 and int.from_bytes(data[:8], "little") <= len(data) and data[8:9] == b"{"
-
-
 class Session:
     """A model compiled for this machine. Any number of Python threads may call one Session.
 
     Args:
-        model: path to an ``.onnx`` or ``.lepton`` file, the bytes of one, an ``onnx.ModelProto``,
-            a `Graph`, what `lepton_rt.quantize` returns, a ``torch.nn.Module`` or a
-            ``torch.export.ExportedProgram``.
+        model: path to an ``.onnx``, ``.lepton`` or ``.plan`` file, the bytes of one, an
+            ``onnx.ModelProto``, a `Graph`, what `lepton_rt.quantize` returns, a
+            ``torch.nn.Module`` or a ``torch.export.ExportedProgram``.
         example_inputs: what a PyTorch module is called with: a tensor, a tuple of arguments, or a
             dict by argument name. It is exported in eval mode.
         dynamic: which dimensions of a module's inputs may vary: True (the first of each), a dict
@@ -164,11 +77,16 @@ class Session:
         state: inputs that continue outputs of the run before, by name ({"past": "present"});
             default: those whose names say so (``past_key_values.0.key``, ``present.0.key``).
             See `new_state`.
+        cache: True keeps the compiled plan in ``$XDG_CACHE_HOME/lepton_rt`` (or
+            ``~/.cache/lepton_rt``), a path in that folder, and uses it the next time: for model
+            files, their bytes and ``onnx.ModelProto``. A plan is used again only for the same
+            model, options, library and instruction set.
 
     Raises:
         InputError: an argument is out of its range, or state names no tensor of the model.
         ModelError: the model is malformed.
-        UnsupportedError: it uses something this version cannot run.
+        UnsupportedError: it uses something this version cannot run, or a plan was made for
+            another version, build or instruction set.
     """
 
     def __init__(
@@ -181,36 +99,30 @@ class Session:
         isa: str | None = None,
         optimise: bool = True,
         state: Mapping[str, str] | None = None,
+        cache: bool | str | os.PathLike[str] = False,
     ) -> None:
-        from lepton_rt.passes import legalise
-        from lepton_rt.passes import optimise as optimise_graph
-
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}")
-        best = _core.max_isa()
-        isas = _core.usable_isas()
-        if isa is not None and isa not in isas:
-            raise InputError(f"isa {isa!r} cannot be used here; usable: {', '.join(isas)}")
-        with as_model_error("the model cannot be compiled"):
-            self._graph = load_graph(model, example_inputs, dynamic)
-            self._state_pairs = checked_pairs(self._graph, state)
-            stateful, self._state_axes = _grown(self._graph, self._state_pairs)
-            compiled = optimise_graph(stateful) if optimise else legalise(stateful)
-            lowered = lower(compiled, isa or best)
-        warn_about(lowered.host)
-        self._plan = lowered.plan
-        self._inputs = tuple(_spec(n, v) for n, v in self._graph.inputs.items())
-        self._outputs = tuple(_spec(n, v) for n, v in self._graph.outputs.items())
-        self._objects = ObjectTable()
-        self._has_objects = any(s.dtype.hasobject for s in (*self._inputs, *self._outputs))
-        self._dtype_names = {
-            name: value.kind or "string"
-            for name in self._plan.dtypes
-            if (value := lowered.graph.value(name)) is not None and value.is_object
-        }
-        self._has_objects |= bool(self._dtype_names)
-        host = HostRunner(lowered.host, lowered.graph, self._objects) if lowered.host else None
-        self._executor = _core.Executor(*lowered.plan.encode(), threads=threads or 0, host=host)
+        if is_plan(model):
+            given = (example_inputs, dynamic, isa, state)
+            if any(option is not None for option in given) or not optimise or cache:
+                raise InputError("a .plan is compiled already: it takes no option but threads")
+            made = open_plan(model, threads or 0)
+        else:
+            options = Options(chosen_isa(isa), optimise, state)
+            if cache is False:
+                made = compile_model(model, options, threads or 0, example_inputs, dynamic)
+            elif example_inputs is not None or dynamic is not None:
+                raise InputError("cache is for model files, not for PyTorch modules")
+            else:
+                folder = None if cache is True else Path(cache)
+                made = compile_cached(model, options, threads or 0, folder)
+        self._made = made
+        self._executor = made.executor
+        self._inputs, self._outputs = made.interface.inputs, made.interface.outputs
+        self._state_pairs = made.interface.state
+        self._state_axes = made.interface.state_axes
+        self._objects, self._has_objects = made.objects, made.has_objects
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -224,11 +136,24 @@ class Session:
 
     @property
     def graph(self) -> Graph:
-        """The model as given, before optimisation."""
-        return self._graph
+        """The model as given, before optimisation. A model file is read again for it.
+
+        Raises:
+            UnsupportedError: the session was opened from a `.plan`, which has no graph.
+            ModelError: the model file was changed or removed since.
+        """
+        if self._made.source is None:
+            raise UnsupportedError("a session opened from a .plan has no graph")
+        return self._made.source.graph()
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The model's own metadata."""
+        return dict(self._made.interface.metadata)
 
     @property
     def threads(self) -> int:
+        """Threads a run may use, the caller's included."""
         return int(self._executor.threads)
 
     @property
@@ -269,10 +194,10 @@ class Session:
         if state is not None:
             return self._run_state(inputs, out, state)
         values = self._by_position(inputs, self._inputs)
-        arrays = [_as_array(spec, value) for spec, value in zip(self._inputs, values)]
+        arrays = [as_array(spec, value) for spec, value in zip(self._inputs, values)]
         results = self._run_arrays(arrays, self._out_list(out))
-        if any(_is_torch(value) for value in values):
-            results = [_to_torch(array) for array in results]
+        if any(is_torch(value) for value in values):
+            results = [to_torch(array) for array in results]
         if len(results) == 1:
             return results[0]
         return Outputs({spec.name: r for spec, r in zip(self._outputs, results)})
@@ -298,7 +223,7 @@ class Session:
                 continue
             results[i] = from_front(results[i], axis)
             if out is not None and out[i] is not None:
-                results[i] = _copied_to(out[i], results[i], self._outputs[i].name)
+                results[i] = copied_to(out[i], results[i], self._outputs[i].name)
         return results
 
     def _run_objects(self, values: list[Any], out: list[Any] | None) -> list[Any]:
@@ -319,29 +244,45 @@ class Session:
             raise InputError("run takes either out or state")
         specs = [spec for spec in self._inputs if spec.name not in self._state_pairs]
         values = self._by_position(inputs, specs)
-        given = {spec.name: _as_array(spec, value) for spec, value in zip(specs, values)}
+        given = {spec.name: as_array(spec, value) for spec, value in zip(specs, values)}
         names = [spec.name for spec in self._outputs]
         executor = self._executor
         results = state.run(given, executor.run, executor.output_shapes, names)
         kept = set(self._state_pairs.values())
-        if any(_is_torch(value) for value in values):
-            results = [r if n in kept else _to_torch(r) for n, r in zip(names, results)]
+        if any(is_torch(value) for value in values):
+            results = [r if n in kept else to_torch(r) for n, r in zip(names, results)]
         named = {name: r for name, r in zip(names, results) if name not in kept}
         return next(iter(named.values())) if len(named) == 1 else Outputs(named)
 
     def explain(self) -> Explanation:
         """Which kernel every step uses, and why."""
-        dtypes = {name: str(dtype) for name, dtype in self._plan.dtypes.items()}
-        dtypes.update(self._dtype_names)
-        return Explanation(self._plan.steps, dtypes, self._plan.isa)
+        made = self._made
+        return Explanation(
+            made.executor.steps, made.interface.notes, made.executor.isa, made.object_types
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model as it was given: portable ``.lepton``, or ``.onnx`` by suffix.
 
         Raises:
             InputError: the suffix is neither.
+            UnsupportedError: the session was opened from a `.plan`.
         """
-        save_graph(self._graph, path)
+        save_graph(self.graph, path)
+
+    def save_plan(self, path: str | os.PathLike[str]) -> None:
+        """Writes the compiled model: a ``.plan`` for this library version and instruction set.
+
+        It opens at once (nothing is compiled, weights are used where the file is mapped), from
+        Python or from C (``include/lepton_rt.h`` in the package). The file is replaced as a whole.
+
+        Raises:
+            InputError: the suffix is not ``.plan``, or the file cannot be written.
+            UnsupportedError: steps run through Python; the message lists them.
+        """
+        if Path(path).suffix != ".plan":
+            raise InputError(f"a compiled model is saved as .plan; {os.fspath(path)!r} is not")
+        self._made.save(path)
 
     def _by_position(self, inputs: tuple[Any, ...], specs: Sequence[TensorSpec]) -> list[Any]:
         names = [spec.name for spec in specs]
@@ -375,48 +316,6 @@ class Session:
         return listed
 
 
-def _grown(graph: Graph, pairs: Mapping[str, str]) -> tuple[Graph, dict[str, int]]:
-    if not pairs:
-        return graph, {}
-    from lepton_rt.graph.types import infer_types
-    from lepton_rt.passes.grow_in_place import grow_in_place
-
-    return grow_in_place(infer_types(graph), pairs)
-
-
-def _copied_to(target: Any, result: Array, name: str) -> Array:
-    fits = isinstance(target, np.ndarray) and target.dtype == result.dtype
-    if not fits or target.shape != result.shape:
-        raise InputError(
-            f'out for "{name}" must be an array of {result.dtype} of shape {list(result.shape)}'
-        )
-    target[...] = result
-    return np.asarray(target)
-
-
-def save_graph(graph: Graph, path: str | os.PathLike[str], opset: int = 21) -> None:
-    """Writes a graph as ``.lepton`` or ``.onnx``, by suffix.
-
-    Raises:
-        InputError: the suffix is neither.
-    """
-    suffix = Path(path).suffix
-    if suffix == ".lepton":
-        from lepton_rt.graph.lepton_io import save_lepton
-
-        save_lepton(graph, path)
-    elif suffix == ".onnx":
-        from lepton_rt.graph.onnx_io import save_onnx
-
-        save_onnx(graph, path, opset=opset)
-    else:
-        raise InputError(f"a model is saved as .lepton or .onnx; {str(path)!r} is neither")
-
-
-def _spec(name: str, value: Value) -> TensorSpec:
-    return TensorSpec(name, value.dtype, value.shape, value.kind)
-
-
 def _names_message(names: Sequence[str], missing: Sequence[str], unknown: Sequence[str]) -> str:
     parts = []
     if missing:
@@ -424,59 +323,3 @@ def _names_message(names: Sequence[str], missing: Sequence[str], unknown: Sequen
     if unknown:
         parts.append(f"unknown: {', '.join(unknown)}")
     return f"the model takes the inputs {', '.join(names)}; {'; '.join(parts)}"
-
-
-def _is_torch(value: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
-def _to_torch(array: Array) -> Any:
-    return sys.modules["torch"].from_numpy(array)
-
-
-def _as_array(spec: TensorSpec, value: Any) -> Any:
-    """The value as a C-contiguous array of the input's dtype, its shape checked."""
-    if spec.dtype.hasobject:
-        return checked_object(spec.name, Value(spec.dtype, spec.shape, spec.kind), value)
-    if _is_torch(value):
-        value = np.from_dlpack(value.detach().cpu().contiguous())
-    if isinstance(value, (np.ndarray, np.generic)):
-        array = np.asarray(value)
-        if array.dtype != spec.dtype:
-            raise InputError(
-                f'input "{spec.name}" expects {spec.dtype}, got an array of {array.dtype}; '
-                f"convert it with .astype({spec.dtype.name!r}) if that is what you mean"
-            )
-    else:
-        array = _converted(spec, value)
-    if spec.shape is not None:
-        fits = len(spec.shape) == array.ndim and all(
-            not isinstance(want, int) or want == got for want, got in zip(spec.shape, array.shape)
-        )
-        if not fits:
-            raise InputError(
-                f'input "{spec.name}" expects shape '
-                f"[{', '.join(map(_dim_text, spec.shape))}], got {list(array.shape)}"
-            )
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    return np.ascontiguousarray(array) if array.ndim else array
-
-
-def _converted(spec: TensorSpec, value: Any) -> Array:
-    """Numbers or nested lists as an array of the input's dtype, if every value survives."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise InputError(f'input "{spec.name}" is not a regular array: {error}') from None
-    if array.dtype.kind not in "biuf":
-        raise InputError(
-            f'input "{spec.name}" expects numbers of {spec.dtype}, got {type(value).__name__}'
-        )
-    with np.errstate(all="ignore"):
-        converted = array.astype(spec.dtype)
-        exact = spec.dtype.kind not in "biu" or bool((converted == array).all())
-    if not exact:
-        raise InputError(f'input "{spec.name}" expects {spec.dtype}, and some values do not fit it')
-    return converted

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lepton_rt.errors import InputError
+from lepton_rt.errors import InputError, ModelError
 from lepton_rt.graph.ir import Array, Graph
 
 if TYPE_CHECKING:
-    from lepton_rt.session import TensorSpec
+    from lepton_rt.interface import TensorSpec
 
 _RENAMES = (
     (r"^past_key_values", "present"),
@@ -57,6 +57,8 @@ def to_front(array: Array, axis: int) -> Array:
 
 
 def from_front(array: Array, axis: int) -> Array:
+    if axis >= array.ndim:
+        raise ModelError(f"a state of rank {array.ndim} cannot grow along axis {axis}")
     return np.moveaxis(array, 0, axis)
 
 

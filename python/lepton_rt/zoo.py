@@ -65,7 +65,7 @@ def probabilities(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def load_model(name_or_path: str | os.PathLike[str], *, threads: int | None = None) -> Model:
-    """A model by path (.onnx, .lepton) or from the Hugging Face hub ("hf://org/repo[/file]").
+    """A model by path (.onnx, .lepton, .plan) or from the Hugging Face hub ("hf://org/repo[/file]").
 
     Labels come from the model's "labels" metadata (a JSON list), else from `<model>.labels.json`,
     `<model>.labels.txt`, `labels.json` or `labels.txt` (one a line) or a transformers
@@ -75,7 +75,7 @@ def load_model(name_or_path: str | os.PathLike[str], *, threads: int | None = No
     name = os.fspath(name_or_path)
     path = fetch(name) if name.startswith(HUB_PREFIX) else Path(name)
     session = Session(path, threads=threads)
-    labels = _labels_of(session.graph.metadata.get("labels"), "its metadata")
+    labels = _labels_of(session.metadata.get("labels"), "its metadata")
     return Model(session, labels or _labels_beside(path))
 
 

@@ -1,4 +1,4 @@
-"""Mutations of model files: of their bytes, of the ONNX messages, of the `.lepton` header."""
+"""Mutations of model files: of bytes, of ONNX messages, of `.lepton` headers, of `.plan` files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
+
+from xxh64 import HEADER, sealed
 
 HUGE = [0, 1, -1, -2, 2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, -(2**63), 255, 65537]
 
@@ -243,10 +245,49 @@ def mutate_lepton_header(data: bytes, rng: random.Random) -> bytes:
     return struct.pack("<Q", len(text)) + text + data[8 + size :]
 
 
+def overwrite(data: bytearray, first: int, end: int, rng: random.Random) -> None:
+    """An integer somewhere in [first, end): a count, an id, a dimension, an attribute, a string."""
+    width = rng.choice([1, 4, 4, 8])
+    if end - first < width:
+        return
+    at = rng.randrange(first, end - width + 1)
+    old = int.from_bytes(data[at : at + width], "little")
+    near = [old + 1, old - 1, old + rng.randrange(-9, 10), *range(9), old ^ 1 << rng.randrange(8)]
+    value = rng.choice([*HUGE, *near, *near])
+    data[at : at + width] = (value % 2 ** (8 * width)).to_bytes(width, "little")
+
+
+def mutate_plan(data: bytes, rng: random.Random) -> bytes:
+    """Alters the parts of a `.plan` file and makes its checksum right again."""
+    out = bytearray(data)
+    fields = HEADER.unpack_from(data)
+    meta, meta_bytes, annotations, annotations_bytes, table, blobs = fields[7:]
+    places = {
+        "header": (HEADER.size - 48, HEADER.size),
+        "meta": (meta, meta + meta_bytes),
+        "table": (table, table + 16 * blobs),
+        "blobs": (table + 16 * blobs, len(data)),
+    }
+    if rng.random() < 0.15:
+        text = data[annotations : annotations + annotations_bytes].decode()
+        changed = json.dumps(mutate_json(json.loads(text), rng)).encode()
+        HEADER.pack_into(out, 0, *fields[:9], len(out), len(changed), table, blobs)
+        out += changed
+    else:
+        names = rng.choices([*places], [1, 20, 1, 4], k=rng.choice([1, 1, 1, 2, 3]))
+        for name in names:
+            overwrite(out, *places[name], rng)
+    if rng.random() < 0.05:
+        del out[rng.randrange(HEADER.size, len(out)) :]
+    return sealed(bytes(out))
+
+
 def mutant(kind: str, data: bytes, rng: random.Random) -> bytes:
-    """One mutated file. kind: "onnx" or "lepton"."""
-    if rng.random() < 0.3:
+    """One mutated file. kind: "onnx", "lepton" or "plan"."""
+    if rng.random() < (0.05 if kind == "plan" else 0.3):
         return rng.choice(BYTES)(data, rng)
+    if kind == "plan":
+        return mutate_plan(data, rng)
     if kind == "lepton":
         return mutate_lepton_header(data, rng)
     model = onnx.load_from_string(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -25,12 +26,18 @@ WORKER = Path(__file__).with_name("worker.py")
 
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with each seed as .onnx and as .lepton."""
+    """A folder with each seed as .onnx and as .lepton, and as .plan where it has no host steps."""
     folder = tmp_path_factory.mktemp("seeds")
     for name, model in all_seeds().items():
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
         lepton_rt.save_lepton(lepton_rt.import_onnx(model), folder / f"{name}.lepton")
+        with contextlib.suppress(lepton_rt.UnsupportedError):
+            lepton_rt.Session(model).save_plan(folder / f"{name}.plan")
     return folder
+
+
+def test_most_seeds_have_plans(seeds: Path) -> None:
+    assert len(list(seeds.glob("*.plan"))) >= 4
 
 
 @pytest.mark.parametrize("name", sorted(all_seeds()))

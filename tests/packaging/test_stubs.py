@@ -77,7 +77,8 @@ def native_names() -> dict[str, object]:
         if isinstance(value, type):
             for member, inner in vars(value).items():
                 if not member.startswith("_") or member == "__init__":
-                    found[f"{name}.{member}"] = inner
+                    is_static = isinstance(inner, staticmethod)
+                    found[f"{name}.{member}"] = inner.__func__ if is_static else inner
     return found
 
 

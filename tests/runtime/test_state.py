@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -195,3 +196,20 @@ def test_bad_states() -> None:
         session.run({"x": x, "h": x}, state=state)
     with pytest.raises(InputError):
         session.run(x, state=state, out=x)
+
+
+def test_state_of_a_plan(tmp_path: Path, rng: Rng) -> None:
+    model, y, _ = growing()
+    session = Session(proto(model, y, "present"), threads=1)
+    session.save_plan(tmp_path / "state.plan")
+    opened = Session(tmp_path / "state.plan", threads=1)
+    assert opened.state == NAMES
+    states = (session.new_state(), opened.new_state())
+    for rows in (5, 1, 300):
+        x = block(rng, rows)
+        first, second = (s.run({"x": x}, state=t) for s, t in zip((session, opened), states))
+        np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(*(t.value("past") for t in states))
+    past = block(rng, 3)
+    for first, second in zip(*(s.run({"past": past, "x": x}) for s in (session, opened))):
+        np.testing.assert_array_equal(first, second)

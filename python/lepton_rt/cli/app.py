@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,9 @@ app = typer.Typer(
 # What is not a terminal has no width; tables need room for long tensor names there.
 console = Console(width=None if sys.stdout.isatty() else 160)
 
-ModelPath = Annotated[str, typer.Argument(help="An .onnx or .lepton file, or hf://org/repo.")]
+ModelPath = Annotated[
+    str, typer.Argument(help="An .onnx, .lepton or .plan file, or hf://org/repo.")
+]
 Threads = Annotated[int, typer.Option(min=0, help="Threads to use; 0 for all processors.")]
 
 
@@ -133,6 +136,24 @@ def quantize(
     console.print(f"saved {output}", highlight=False, markup=False)
 
 
+@app.command("compile")
+def compile_plan(
+    model: ModelPath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .plan file.")],
+    isa: Annotated[
+        str | None, typer.Option(help="Instruction set to compile for, one of this machine.")
+    ] = None,
+) -> None:
+    """Compile a model for this machine: the .plan opens at once and holds packed weights."""
+    session = Session(_path(model), isa=isa)
+    session.save_plan(output)
+    console.print(
+        f"saved {output}: {output.stat().st_size:,} bytes for {session.explain().isa}",
+        highlight=False,
+        markup=False,
+    )
+
+
 @app.command()
 def explain(model: ModelPath, threads: Threads = 0) -> None:
     """List the steps a model runs as, with the kernel of each and why."""
@@ -160,20 +181,25 @@ def info(model: ModelPath) -> None:
     """Print a model's inputs, outputs, operators and size, and this machine's instruction sets."""
     from lepton_rt import _core
 
-    session = Session(_path(model))
-    graph = session.graph
+    path = _path(model)
+    session = Session(path)
     table = _table("", "")
     table.show_header = False
     for spec in session.inputs:
         _add_row(table, "input", str(spec))
     for spec in session.outputs:
         _add_row(table, "output", str(spec))
-    counts = collections.Counter(node.key for node in graph.nodes)
-    _add_row(table, "operators", ", ".join(f"{op} × {n}" for op, n in counts.most_common()))
-    weights = [c for c in graph.constants.values() if c.dtype.kind in "fiu"]
-    _add_row(table, "parameters", f"{sum(int(np.prod(c.shape)) for c in weights):,}")
-    _add_row(table, "constants", f"{sum(c.nbytes for c in graph.constants.values()):,} bytes")
-    _add_row(table, "file", f"{_path(model).stat().st_size:,} bytes")
+    if path.suffix == ".plan":
+        steps = session.explain()
+        _add_row(table, "steps", _counted(step.op for step in steps))
+        _add_row(table, "compiled for", steps.isa)
+    else:
+        graph = session.graph
+        _add_row(table, "operators", _counted(node.key for node in graph.nodes))
+        weights = [c for c in graph.constants.values() if c.dtype.kind in "fiu"]
+        _add_row(table, "parameters", f"{sum(int(np.prod(c.shape)) for c in weights):,}")
+        _add_row(table, "constants", f"{sum(c.nbytes for c in graph.constants.values()):,} bytes")
+    _add_row(table, "file", f"{path.stat().st_size:,} bytes")
     _add_row(table, "machine", f"{', '.join(_core.machine_isas())} (using {_core.max_isa()})")
     console.print(table)
 
@@ -194,6 +220,11 @@ def demo(
     from lepton_rt.cli.demo import run_demo
 
     run_demo(console, data, output, epochs=epochs or None, threads=threads, seed=seed)
+
+
+def _counted(names: Iterable[str]) -> str:
+    counts = collections.Counter(names)
+    return ", ".join(f"{name} × {n}" for name, n in counts.most_common())
 
 
 def _path(model: str) -> Path:

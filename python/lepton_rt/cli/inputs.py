@@ -10,7 +10,8 @@ import numpy as np
 from lepton_rt.compress.batches import Feed
 from lepton_rt.errors import InputError
 from lepton_rt.graph.ir import Array
-from lepton_rt.session import Session, TensorSpec
+from lepton_rt.interface import TensorSpec
+from lepton_rt.session import Session
 from lepton_rt.zoo import preprocess_image
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}

@@ -15,7 +15,7 @@ from lepton_rt.compress.report import shorten, text_table
 from lepton_rt.compress.tensors import TensorReader
 from lepton_rt.errors import ModelError
 from lepton_rt.graph.ir import Array, Graph, Node
-from lepton_rt.session import load_graph
+from lepton_rt.loading import load_graph
 
 
 @dataclass(frozen=True)

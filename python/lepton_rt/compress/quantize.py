@@ -22,7 +22,7 @@ from lepton_rt.compress.report import Report, TensorReport
 from lepton_rt.compress.weights import GROUP_SIZES, quantize_dynamic, quantize_weights
 from lepton_rt.errors import ModelError
 from lepton_rt.graph.ir import Graph, Node
-from lepton_rt.session import load_graph, save_graph
+from lepton_rt.loading import load_graph, save_graph
 from lepton_rt.torch_export import is_torch_model
 
 ACTIVATIONS: dict[str, np.dtype[Any]] = {

@@ -45,7 +45,7 @@ def lepton_contestant(name: str, path: Path, threads: int) -> Contestant:
 
 def session_memory(session: Session) -> int:
     """Bytes of packed constants and of working memory for the larger batch."""
-    packed = sum(blob.nbytes for blob in session._plan.encode()[1])
+    packed = session._executor.constant_bytes
     shape = [BATCHES[-1], *(int(d) for d in (session.inputs[0].shape or ())[1:] if d)]
     return packed + int(session._executor.bind([shape]))
 

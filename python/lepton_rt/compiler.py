@@ -1,0 +1,155 @@
+"""Graph → executor: passes, lowering, packing; and plans from files and from the cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lepton_rt import _core
+from lepton_rt.errors import Error, InputError, UnsupportedError, as_model_error
+from lepton_rt.interface import Interface, TensorSpec
+from lepton_rt.loading import GraphSource, Model, existing, load_graph
+from lepton_rt.objects import ObjectTable
+
+if TYPE_CHECKING:
+    from lepton_rt.graph.ir import Graph
+    from lepton_rt.lower import HostStep
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile: what `Session` takes."""
+
+    isa: str
+    optimise: bool = True
+    state: Mapping[str, str] | None = None
+
+
+@dataclass
+class Compiled:
+    """What a session runs."""
+
+    executor: _core.Executor
+    interface: Interface
+    source: GraphSource | None = None
+    """None for a plan."""
+    host: list[HostStep] = field(default_factory=list)
+    objects: ObjectTable = field(default_factory=ObjectTable)
+    """What only Python can hold, during a run."""
+    object_types: dict[str, str] = field(default_factory=dict)
+    """Tensor that a handle stands for → what it is."""
+
+    @property
+    def has_objects(self) -> bool:
+        specs = (*self.interface.inputs, *self.interface.outputs)
+        return bool(self.object_types) or any(spec.dtype.hasobject for spec in specs)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a `.plan`. Raises UnsupportedError that lists the host steps, if there are any."""
+        if self.host:
+            listed = ", ".join(f'{step.node.key} "{step.node.name}"' for step in self.host)
+            raise UnsupportedError(f"a plan cannot hold steps that run through Python: {listed}")
+        if self.has_objects:
+            raise UnsupportedError("a plan cannot hold strings, sequences, optionals and maps")
+        self.executor.save(os.fspath(path), self.interface.encode())
+
+
+def chosen_isa(isa: str | None) -> str:
+    """The instruction set to compile for. Raises InputError when it cannot be used here."""
+    best = _core.max_isa()
+    isas = _core.usable_isas()
+    if isa is not None and isa not in isas:
+        raise InputError(f"isa {isa!r} cannot be used here; usable: {', '.join(isas)}")
+    return isa or best
+
+
+def open_plan(model: Any, threads: int) -> Compiled:
+    """A plan by path, or its bytes.
+
+    Raises:
+        ModelError: it is missing, damaged or malformed.
+        UnsupportedError: it was made for another version, build or instruction set.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        executor = _core.Executor.open(os.fspath(existing(model)), threads)
+    else:
+        executor = _core.Executor.load(bytes(model), threads)
+    return Compiled(executor, Interface.decode(executor.annotations, executor))
+
+
+def compile_model(
+    model: Model, options: Options, threads: int, example_inputs: Any = None, dynamic: Any = None
+) -> Compiled:
+    """Compiles anything `Session` takes; warns about host steps.
+
+    Raises:
+        ModelError: the model is malformed.
+        InputError: example inputs or state do not fit it.
+        UnsupportedError: it uses something this version cannot run.
+    """
+    from lepton_rt.host import HostRunner, warn_about
+    from lepton_rt.lower import lower
+    from lepton_rt.passes import legalise, optimise
+    from lepton_rt.state import checked_pairs
+
+    with as_model_error("the model cannot be compiled"):
+        graph = load_graph(model, example_inputs, dynamic)
+        pairs = checked_pairs(graph, options.state)
+        stateful, axes = _grown(graph, pairs)
+        compiled = optimise(stateful) if options.optimise else legalise(stateful)
+        lowered = lower(compiled, options.isa)
+    warn_about(lowered.host)
+    interface = Interface(
+        tuple(TensorSpec.of(name, value) for name, value in graph.inputs.items()),
+        tuple(TensorSpec.of(name, value) for name, value in graph.outputs.items()),
+        pairs,
+        axes,
+        dict(graph.metadata),
+        tuple(step.note for step in lowered.plan.steps),
+    )
+    objects = ObjectTable()
+    host = HostRunner(lowered.host, lowered.graph, objects) if lowered.host else None
+    executor = _core.Executor(*lowered.plan.encode(), threads=threads, host=host)
+    types = {
+        name: value.kind or "string"
+        for name in lowered.plan.dtypes
+        if (value := lowered.graph.value(name)) is not None and value.is_object
+    }
+    return Compiled(executor, interface, GraphSource(model, graph), lowered.host, objects, types)
+
+
+def compile_cached(model: Model, options: Options, threads: int, folder: Path | None) -> Compiled:
+    """The plan of a model from the cache in `folder` (None: the user's own), else made and kept.
+
+    An entry that cannot be used is written anew. Raises as `compile_model`, and InputError when the
+    model is no file and no bytes, or when others could write to the folder.
+    """
+    from lepton_rt.plan_cache import entry
+
+    path = entry(model, options, folder)
+    if path is None:
+        return compile_model(model, options, threads)
+    if path.is_file():
+        try:
+            found = open_plan(path, threads)
+        except (Error, MemoryError):
+            pass
+        else:
+            found.source = GraphSource(model, None)
+            return found
+    compiled = compile_model(model, options, threads)
+    if not compiled.host and not compiled.has_objects:
+        compiled.save(path)
+    return compiled
+
+
+def _grown(graph: Graph, pairs: Mapping[str, str]) -> tuple[Graph, dict[str, int]]:
+    if not pairs:
+        return graph, {}
+    from lepton_rt.graph.types import infer_types
+    from lepton_rt.passes.grow_in_place import grow_in_place
+
+    return grow_in_place(infer_types(graph), pairs)
