@@ -40,16 +40,22 @@
 namespace lepton {
 namespace {
 
-// How one call is cut, and its scratch: X in channels-last when it is not, then the threads' rows.
+// How one call is cut, and its scratch: X in channels-last when it is not, then the threads' rows
+// and partial sums.
 struct ConvGrid {
   GemmGrid grid;
   size_t row_stride;  // elements of a gathered row
-  size_t image, rows;
-  size_t bytes(int threads) const { return image + threads * rows; }
+  size_t image, rows, partial = 0;
+  size_t bytes(int threads) const { return image + threads * (rows + partial); }
 
   ConvGrid(const ConvAttrs& conv, const ConvShape& shape, size_t panels, int mr, size_t row_stride,
            size_t in_element, size_t row_element, int threads)
-      : grid(gemm_grid(shape.rows(), panels, mr, row_stride * row_element, threads)),
+      : ConvGrid(conv, shape,
+                 gemm_grid(shape.rows(), panels, mr, row_stride * row_element, threads), row_stride,
+                 in_element, row_element) {}
+  ConvGrid(const ConvAttrs& conv, const ConvShape& shape, const GemmGrid& grid, size_t row_stride,
+           size_t in_element, size_t row_element)
+      : grid(grid),
         row_stride(row_stride),
         image(0),
         rows(round_up(grid.rows_per_chunk * row_stride * row_element, kCacheLine)) {
@@ -68,7 +74,10 @@ struct ConvGrid {
   }
   template <typename T>
   T* rows_of(const RunArgs& args, int thread) const {
-    return reinterpret_cast<T*>(args.scratch + image + thread * rows);
+    return reinterpret_cast<T*>(args.scratch + image + thread * (rows + partial));
+  }
+  float* partial_of(const RunArgs& args, int thread) const {
+    return partial == 0 ? nullptr : rows_of<float>(args, thread) + rows / sizeof(float);
   }
 
   // body(group, chunk of that group's product, thread)
@@ -136,9 +145,12 @@ class ConvF32 final : public Op {
     LEPTON_RETURN_IF_ERROR(resolve_conv(conv, context.input(0).shape, &shape));
     LEPTON_RETURN_IF_ERROR(expect_residual(context, kFloatResidual, shape.y));
     LEPTON_RETURN_IF_ERROR(context.set_output(0, shape.y));
-    const size_t panels = gemm_panels(*plan.kernel, plan.n);
-    const ConvGrid grid(conv, shape, panels, plan.kernel->mr, conv.depth(), sizeof(float),
-                        sizeof(float), context.threads());
+    const bool direct = is_pointwise(conv, shape.window);
+    const GemmGrid cut =
+        gemm_f32_grid(*plan.kernel, shape.rows(), plan.n, plan.k, !direct, context.threads());
+    ConvGrid grid(conv, shape, cut, plan.k, sizeof(float), sizeof(float));
+    if (direct) grid.rows = 0;
+    grid.partial = gemm_f32_partial(*plan.kernel, cut, plan.k) * sizeof(float);
     context.set_scratch(grid.bytes(context.threads()));
     const bool has_residual = context.num_inputs() > kFloatResidual;
     context.set_run([this, shape, grid, has_residual](const RunArgs& args) {
@@ -178,6 +190,7 @@ class ConvF32 final : public Op {
       block.residual = residual == nullptr ? nullptr : residual + row * channels + column;
       block.dst = dst + row * channels + column;
       block.residual_stride = block.dst_stride = channels;
+      block.partial = grid.partial_of(args, thread);
       gemm_f32_block(p, block);
     });
     return {};

@@ -157,11 +157,19 @@ class WinogradConv final : public Op {
       const size_t k = op.conv.in_channels;
       const size_t panel_stride = gemm_panel_stride(*op.kernel, k);
       const size_t matrix = gemm_panels(*op.kernel, op.conv.out_channels) * panel_stride;
-      for (size_t e = 0; e < kWinogradProducts; ++e)
-        for (size_t panel = chunk.first; panel < chunk.last; ++panel)
-          gemm_f32_panel(*op.kernel, k, chunk.rows, v() + e * tiles.v_step, k,
-                         op.packed + e * matrix + panel * panel_stride,
+      for (size_t e = 0; e < kWinogradProducts; ++e) {
+        const float* const u = op.packed + e * matrix;
+        for (size_t panel = chunk.first; panel < chunk.last; ++panel) {
+          const float* const at = u + panel * panel_stride;
+          const bool last = panel + 1 == chunk.last;
+          const float* const next = !last ? at + panel_stride
+                                    : e + 1 < kWinogradProducts
+                                        ? u + matrix + chunk.first * panel_stride
+                                        : nullptr;
+          gemm_f32_panel(*op.kernel, k, chunk.rows, v() + e * tiles.v_step, k, at, next,
                          m() + e * tiles.m_step + (panel - chunk.first) * tiles.panel_step);
+        }
+      }
     }
 
     void transform_output(size_t t) const {

@@ -46,13 +46,15 @@ struct GemmF32Block {
   size_t residual_stride;
   float* dst;
   size_t dst_stride;
+  float* partial;  // gemm_f32_partial floats, 64-byte aligned, or null: panel by panel
 };
 void gemm_f32_block(const GemmF32Plan& plan, const GemmF32Block& block);
 
 // One panel without an epilogue: acc[rows][nr] = lhs[rows][k] · panel, rows of lhs lhs_stride
 // elements apart. acc is 64-byte aligned and has room for rows rounded up to whole register tiles.
+// next: the panel that will follow, or null; it is brought closer meanwhile.
 void gemm_f32_panel(const GemmF32KernelInfo& kernel, size_t k, size_t rows, const float* lhs,
-                    size_t lhs_stride, const float* panel, float* acc);
+                    size_t lhs_stride, const float* panel, const float* next, float* acc);
 
 struct GemmS8Plan {
   const GemmS8KernelInfo* kernel;
@@ -98,6 +100,13 @@ struct GemmGrid {
   int64_t chunks() const { return static_cast<int64_t>(row_chunks * panel_chunks); }
   GemmChunk chunk(int64_t i) const;
 };
+
+// The grid of a float32 product for gemm_f32_block with `partial`: where k is deep, few blocks of
+// many rows, so that panels are read seldom. gathered: preparing the rows of a chunk costs a copy.
+GemmGrid gemm_f32_grid(const GemmF32KernelInfo& kernel, size_t m, size_t n, size_t k, bool gathered,
+                       int threads);
+// Floats of `partial` that any chunk of the grid needs; 0 when none does.
+size_t gemm_f32_partial(const GemmF32KernelInfo& kernel, const GemmGrid& grid, size_t k);
 
 // row_bytes: size of one prepared lhs row; a chunk's rows stay within half of L2. Cuts finer, over
 // rows first and then over panels, when there are threads to feed.

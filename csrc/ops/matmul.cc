@@ -33,8 +33,9 @@ struct BoundMatMul {
   GemmGrid grid;
   RowBroadcast residual;
   size_t packed_bytes = 0;  // of one matrix of b
-  size_t rows_offset = 0;   // scratch of transposed rows, per thread
-  size_t rows_bytes = 0;
+  // Scratch of a thread, from rows_offset on: transposed rows, then partial sums.
+  size_t rows_offset = 0, rows_bytes = 0, partial_bytes = 0;
+  size_t thread_bytes() const { return rows_bytes + partial_bytes; }
 };
 
 class MatMulOp final : public Op {
@@ -140,13 +141,14 @@ Status MatMulOp::bind(BindContext& context) const {
   const int threads = context.threads();
   // Many small products are shared out whole, few large ones are cut.
   const bool whole = batches >= 4 * static_cast<size_t>(threads);
-  bound.grid = gemm_grid(shape.m, gemm_panels(*kernel_, shape.n), kernel_->mr,
-                         shape.k * sizeof(float), whole ? 1 : threads);
+  bound.grid =
+      gemm_f32_grid(*kernel_, shape.m, shape.n, shape.k, transposed_a, whole ? 1 : threads);
   const bool empty = batches == 0 || bound.grid.chunks() == 0;
   if (!empty && rhs_.at_run_time) bound.rows_offset = packed_all;
   if (!empty && transposed_a)
     bound.rows_bytes = round_up(bound.grid.rows_per_chunk * shape.k * sizeof(float), kCacheLine);
-  context.set_scratch(bound.rows_offset + bound.rows_bytes * static_cast<size_t>(threads));
+  if (!empty) bound.partial_bytes = gemm_f32_partial(*kernel_, bound.grid, shape.k) * sizeof(float);
+  context.set_scratch(bound.rows_offset + bound.thread_bytes() * static_cast<size_t>(threads));
   context.set_run([this, bound](const RunArgs& args) {
     run(bound, args);
     return Status();
@@ -199,15 +201,19 @@ void MatMulOp::run(const BoundMatMul& bound, const RunArgs& args) const {
   });
 }
 
+// This thread's scratch from `offset` bytes on.
+float* thread_scratch(const BoundMatMul& bound, const RunArgs& args, int thread, size_t offset) {
+  const size_t start = static_cast<size_t>(thread) * bound.thread_bytes() + offset;
+  return reinterpret_cast<float*>(args.scratch + bound.rows_offset + start);
+}
+
 // The chunk's rows of a; transposed into this thread's scratch where a lies the other way.
 const float* MatMulOp::lhs_rows(const BoundMatMul& bound, const RunArgs& args, size_t a_index,
                                 const GemmChunk& chunk, int thread) const {
   const size_t m = bound.shape.m, k = bound.shape.k;
   const float* a = args.input<float>(operands_.a) + a_index * m * k;
   if (bound.rows_bytes == 0) return a + chunk.row * k;
-  std::byte* const scratch =
-      args.scratch + bound.rows_offset + static_cast<size_t>(thread) * bound.rows_bytes;
-  float* const rows = reinterpret_cast<float*>(scratch);
+  float* const rows = thread_scratch(bound, args, thread, 0);
   for (size_t p = 0; p < k; ++p)
     for (size_t i = 0; i < chunk.rows; ++i) rows[i * k + p] = a[p * m + chunk.row + i];
   return rows;
@@ -226,6 +232,8 @@ void MatMulOp::run_chunk(const BoundMatMul& bound, const RunArgs& args, const Ge
   block.last = chunk.last;
   block.dst = dst;
   block.dst_stride = n;
+  if (bound.partial_bytes != 0)
+    block.partial = thread_scratch(bound, args, thread, bound.rows_bytes);
   if (has_residual_) {
     const float* const residual = args.input<float>(operands_.residual);
     if (bound.residual.direct && beta_ == 1.f) {

@@ -221,3 +221,28 @@ def test_unknown_kernel_and_other_dtypes(isa: str) -> None:
         run_op("lepton.MatMul", [a, b], kernel="gemm_f32_none", isa=isa)
     with pytest.raises(UnsupportedError):
         run_op("MatMul", [a.astype(np.float64), b], isa=isa)
+
+
+@pytest.mark.parametrize("m", [24, 25, 150, 300])
+@pytest.mark.parametrize(("k", "n"), [(256, 64), (257, 45), (1030, 700)])
+def test_deep_products(isa: str, rng: np.random.Generator, m: int, k: int, n: int) -> None:
+    """k in pieces: the same bits however rows and columns are cut, with every operand."""
+    a = rng.standard_normal((m, k)).astype(np.float32)
+    b = rng.standard_normal((k, n)).astype(np.float32)
+    bias = rng.standard_normal(n).astype(np.float32)
+    residual = rng.standard_normal((m, n)).astype(np.float32)
+    kernel, blob, attrs = pack(isa, b)
+    attrs["min"] = [-20.0]
+
+    def run(rows: slice, threads: int) -> Array:
+        operands = [a[rows], blob, bias, residual[rows]]
+        return run_op(
+            "lepton.MatMul", operands, attrs, constants=[1], kernel=kernel, isa=isa, threads=threads
+        )[0]
+
+    y = run(slice(None), 1)
+    want, terms = product(a, b)
+    assert_close(y, np.maximum(want + bias + residual, -20), terms + np.abs(bias + residual))
+    np.testing.assert_array_equal(run(slice(None), 2), y)
+    np.testing.assert_array_equal(run(slice(None), 3), y)
+    np.testing.assert_array_equal(run(slice(2, 9), 1), y[2:9])
