@@ -8,6 +8,7 @@
 #include "bindings/bindings.h"
 #include "ops/gemm.h"
 #include "ops/gemm_lhs.h"
+#include "ops/gemm_nbits_kernels.h"
 #include "ops/op.h"
 #include "ops/window_kernels.h"
 #include "ops/winograd_kernels.h"
@@ -69,6 +70,16 @@ py::list kernels() {
     line["mr"] = info.panels, line["nr"] = info.nr, line["kr"] = 1;
     lines.append(line);
   }
+  for (const auto& info : gemm_f32lut4_kernels()) {
+    py::dict line = describe_line("gemm_f32lut4", info);
+    line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = info.kr;
+    lines.append(line);
+  }
+  for (const auto& info : gemm_f32s8_kernels()) {
+    py::dict line = describe_line("gemm_f32s8", info);
+    line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = info.kr;
+    lines.append(line);
+  }
   for (const auto& info : epilogue_f32_kernels()) lines.append(describe_line("epilogue_f32", info));
   for (const auto& info : epilogue_s8_kernels()) {
     py::dict line = describe_line("epilogue_s8", info);
@@ -97,6 +108,8 @@ std::string select_kernel(const std::string& family, const std::string& isa) {
   Isa max;
   if (!isa_from_name(isa, &max)) throw py::value_error("unknown instruction set '" + isa + "'");
   if (family == "gemm_f32") return gemm_f32_kernels().select(max)->name;
+  if (family == "gemm_f32lut4") return gemm_f32lut4_kernels().select(max)->name;
+  if (family == "gemm_f32s8") return gemm_f32s8_kernels().select(max)->name;
   if (family == "gemm_s8") return gemm_s8_kernels().select(max)->name;
   if (family == "depthwise_f32") return depthwise_f32_kernels().select(max)->name;
   if (family == "depthwise_s8") return depthwise_s8_kernels().select(max)->name;

@@ -1,59 +1,39 @@
 // "lepton.MatMulNBits": float activations times weights of 4 or 8 bits in groups along k:
 //
-//     y = clamp(A · W + bias + R, min, max)     W[p][j] = (q[p][j] −
-//     zero[p/group][j])·scale[p/group][j]
+//     y = clamp(A · W + bias + R, min, max)
+//     W[p][j] = (value[p][j] − zero[p/group][j])·scale[p/group][j]
 //   0 A      f32 [..., m, k] or [k]
-//   1 W      constant u8 bytes: panels of nr columns (nr of the step's kernel), each
-//            scale [groups][nr] f32, zero [groups][nr] f32, rows [k][nr·bits/8] as
-//            dequantize_nbits.h has them, padded to whole cache lines
+//   1 W      constant u8 bytes, packed as gemm_nbits_kernels.h has them
 //   2 bias?  f32, n entries
 //   3 R?     f32, the output's shape
-//   attributes: k, n, bits (4 or 8), block_size (rows of a group); min, max (no clamp).
-//   Kernel: a line of gemm_f32_kernels.inc.
+//   attributes: k, n, bits (4 or 8), block_size (rows of a group), zero_points (0: all are 0);
+//   table: the values of 4-bit indices, 16 bfloat16 values as floats, ascending integers −8 … 7
+//   where absent; min, max (no clamp).
+//   Kernel: a line of gemm_f32lut4_kernels.inc (4 bits) or gemm_f32s8_kernels.inc (8 bits).
 //
-// With few rows the product is bound by reading W: each block of a panel becomes floats in L1, is
-// used by the one register tile and forgotten. With more rows a whole panel becomes floats in this
-// thread's scratch, and all row blocks pass by it as in MatMul. Sums run over k in the same order
-// either way.
+// W is read once for every register tile of rows and never becomes floats in memory: with few rows
+// the product is bound by that one read. Where groups are padded, or have zero points, rows of A
+// are copied with their padding, and the sums of their groups taken, before the product.
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <string>
 
-#include "ops/dequantize_nbits.h"
 #include "ops/gemm_driver.h"
+#include "ops/gemm_nbits_kernels.h"
 #include "ops/matmul_shape.h"
 #include "ops/op.h"
 #include "ops/requantize.h"
 
 namespace lepton {
-
-#define LEPTON_DEQUANTIZE_NBITS(name, isa) void name(const DequantizeNBitsParams&);
-#include "ops/dequantize_nbits_kernels.inc"
-#undef LEPTON_DEQUANTIZE_NBITS
-
 namespace {
 
-struct DequantizeNBitsInfo {
-  std::string_view name;
-  Isa isa;
-  DequantizeNBitsKernel run;
-};
-const DequantizeNBitsInfo kDequantize[] = {
-#define LEPTON_DEQUANTIZE_NBITS(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
-#include "ops/dequantize_nbits_kernels.inc"
-#undef LEPTON_DEQUANTIZE_NBITS
-};
-constexpr KernelList<DequantizeNBitsInfo> kDequantizeList = {
-    kDequantize, sizeof kDequantize / sizeof kDequantize[0]};
-
-// Rows of a panel that become floats at a time on the stack.
-constexpr size_t kBlockRows = 128;
+constexpr size_t kTableEntries = 16;
 
 struct BoundNBits {
   MatMulShape shape;
   GemmGrid grid;
-  bool few_rows = false;
-  size_t panel_bytes = 0;  // of a float panel in scratch, per thread
+  size_t row_bytes = 0;  // scratch of the padded rows, all together
 };
 
 class MatMulNBitsOp final : public Op {
@@ -63,19 +43,22 @@ class MatMulNBitsOp final : public Op {
 
  private:
   Status read_sizes(const StepDesc& step);
-  void run_chunk(const BoundNBits& bound, const RunArgs& args, const GemmChunk& chunk,
-                 int thread) const;
-  void few_rows(const RunArgs& args, size_t m, size_t panel) const;
-  void dequantize(size_t panel, size_t first, size_t last, float* dst) const;
+  Status read_table(const StepDesc& step);
+  bool padded() const { return layout_.k_padded != k_; }
+  bool zero_points() const { return layout_.zero_bytes != 0; }
+  void prepare(const BoundNBits& bound, const RunArgs& args) const;
+  void run_chunk(const BoundNBits& bound, const RunArgs& args, const GemmChunk& chunk) const;
+  void store(const RunArgs& args, const float* acc, size_t row, size_t m, size_t panel) const;
 
   std::string name_;
-  size_t k_ = 0, n_ = 0, bits_ = 0, group_ = 0, groups_ = 0, nr_ = 0, stride_ = 0;
+  size_t k_ = 0, n_ = 0;
+  GemmNBitsLayout layout_;
+  float table_[kTableEntries] = {};
   const uint8_t* weights_ = nullptr;
   bool has_bias_ = false, has_residual_ = false;
   float min_ = 0.f, max_ = 0.f;
-  const GemmF32KernelInfo* kernel_ = nullptr;
+  const GemmNBitsKernelInfo* kernel_ = nullptr;
   EpilogueF32Kernel epilogue_ = nullptr;
-  DequantizeNBitsKernel dequantize_ = nullptr;
 };
 
 Status MatMulNBitsOp::init(const StepDesc& step) {
@@ -86,18 +69,12 @@ Status MatMulNBitsOp::init(const StepDesc& step) {
     if (i != 1 && step.has_input(i) && step.inputs[i].dtype != DType::kF32)
       return unsupported(name_ + ": operands of " + name_of(step.inputs[i].dtype));
   if (step.outputs[0] != DType::kF32) return unsupported(name_ + ": output is not float32");
-  const auto list = gemm_f32_kernels();
-  kernel_ = step.kernel.empty() ? list.best(step.isa) : list.find(step.kernel);
-  if (kernel_ == nullptr)
-    return invalid_model(name_ + ": kernel '" + std::string(step.kernel) + "' does not run here");
-  if (kernel_->nr != 8 && kernel_->nr != 16)
-    return unsupported(name_ + ": panels of " + std::to_string(kernel_->nr) + " columns");
   has_bias_ = step.has_input(2);
   has_residual_ = step.has_input(3);
   LEPTON_RETURN_IF_ERROR(read_clamp(*step.attrs, &min_, &max_));
   epilogue_ = best_epilogue_f32(step.isa);
-  dequantize_ = kDequantizeList.best(step.isa)->run;
-  return read_sizes(step);
+  LEPTON_RETURN_IF_ERROR(read_sizes(step));
+  return read_table(step);
 }
 
 Status MatMulNBitsOp::read_sizes(const StepDesc& step) {
@@ -107,18 +84,35 @@ Status MatMulNBitsOp::read_sizes(const StepDesc& step) {
   if (k < 1 || k > kMaxSize || n < 1 || n > kMaxSize || group < 1 || group > kMaxSize)
     return invalid_model(name_ + ": impossible sizes");
   if (bits != 4 && bits != 8) return unsupported(name_ + ": weights of neither 4 nor 8 bits");
+  const auto list = bits == 4 ? gemm_f32lut4_kernels() : gemm_f32s8_kernels();
+  kernel_ = step.kernel.empty() ? list.best(step.isa) : list.find(step.kernel);
+  if (kernel_ == nullptr)
+    return invalid_model(name_ + ": kernel '" + std::string(step.kernel) + "' does not run here");
   k_ = static_cast<size_t>(k), n_ = static_cast<size_t>(n);
-  bits_ = static_cast<size_t>(bits), group_ = static_cast<size_t>(group);
-  nr_ = static_cast<size_t>(kernel_->nr);
-  groups_ = ceil_div(k_, group_);
-  stride_ = round_up(groups_ * nr_ * 2 * sizeof(float) + k_ * nr_ * bits_ / 8, kCacheLine);
+  layout_ = gemm_nbits_layout(*kernel_, k_, static_cast<size_t>(group), static_cast<size_t>(bits),
+                              step.attrs->i("zero_points") != 0);
   const TensorInfo& w = step.inputs[1];
   if (!w.constant || w.dtype != DType::kU8)
     return invalid_model(name_ + ": packed operand is not a constant");
-  const size_t held = static_cast<size_t>(w.shape.elements()), panels = ceil_div(n_, nr_);
-  if (held / panels != stride_ || held % panels != 0)
+  const size_t held = static_cast<size_t>(w.shape.elements());
+  const size_t panels = ceil_div(n_, layout_.nr);
+  if (held / panels != layout_.panel_bytes || held % panels != 0)
     return invalid_model(name_ + ": packed operand holds " + std::to_string(held) + " bytes");
   weights_ = static_cast<const uint8_t*>(w.data);
+  return {};
+}
+
+Status MatMulNBitsOp::read_table(const StepDesc& step) {
+  const Attrs::Floats given = step.attrs->floats("table");
+  for (size_t i = 0; i < kTableEntries; ++i) table_[i] = static_cast<float>(i) - 8.f;
+  if (given.data == nullptr) return {};
+  if (given.size != kTableEntries) return invalid_model(name_ + ": table of another size than 16");
+  std::copy_n(given.data, kTableEntries, table_);
+  for (const float value : table_) {
+    uint32_t bits = 0;
+    std::memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0xFFFFu) != 0) return unsupported(name_ + ": table of other than bfloat16 values");
+  }
   return {};
 }
 
@@ -134,87 +128,77 @@ Status MatMulNBitsOp::bind(BindContext& context) const {
   if (has_residual_ && !(context.input(3).shape == bound.shape.output))
     return invalid_input(name_ + ": residual of shape " + context.input(3).shape.str());
   LEPTON_RETURN_IF_ERROR(context.set_output(0, bound.shape.output));
-  const size_t m = bound.shape.m, panels = ceil_div(n_, nr_);
-  bound.few_rows = m <= static_cast<size_t>(kernel_->mr);
-  bound.grid = gemm_grid(m, panels, kernel_->mr, k_ * sizeof(float), context.threads());
-  if (!bound.few_rows && bound.grid.chunks() != 0) {
-    bound.panel_bytes = round_up(gemm_panel_stride(*kernel_, k_) * sizeof(float), kCacheLine);
-    context.set_scratch(bound.panel_bytes * static_cast<size_t>(context.threads()));
-  }
+  const size_t m = bound.shape.m;
+  bound.grid =
+      gemm_grid(m, ceil_div(n_, layout_.nr), kernel_->mr, k_ * sizeof(float), context.threads());
+  if (padded()) bound.row_bytes = round_up(m * layout_.k_padded * sizeof(float), kCacheLine);
+  const size_t sum_bytes = zero_points() ? m * layout_.groups * sizeof(float) : 0;
+  context.set_scratch(bound.row_bytes + sum_bytes);
   context.set_run([this, bound](const RunArgs& args) {
-    args.parallel.loop(bound.grid.chunks(), [&](int64_t i, int thread) {
-      run_chunk(bound, args, bound.grid.chunk(i), thread);
-    });
+    prepare(bound, args);
+    args.parallel.loop(bound.grid.chunks(),
+                       [&](int64_t i, int) { run_chunk(bound, args, bound.grid.chunk(i)); });
     return Status();
   });
   return {};
 }
 
-// Rows [first, last) of a panel, group by group.
-void MatMulNBitsOp::dequantize(size_t panel, size_t first, size_t last, float* dst) const {
-  const uint8_t* const start = weights_ + panel * stride_;
-  const auto* const scale = reinterpret_cast<const float*>(start);
-  const float* const zero_point = scale + groups_ * nr_;
-  const size_t row_bytes = nr_ * bits_ / 8;
-  const uint8_t* const rows = start + groups_ * nr_ * 2 * sizeof(float);
-  for (size_t p = first; p < last;) {
-    const size_t group = p / group_;
-    const size_t end = std::min(last, (group + 1) * group_);
-    dequantize_({end - p, nr_, bits_, rows + p * row_bytes, scale + group * nr_,
-                 zero_point + group * nr_, dst + (p - first) * nr_});
-    p = end;
-  }
+void MatMulNBitsOp::prepare(const BoundNBits& bound, const RunArgs& args) const {
+  if (!padded() && !zero_points()) return;
+  auto* const rows = reinterpret_cast<float*>(args.scratch);
+  auto* const sums = reinterpret_cast<float*>(args.scratch + bound.row_bytes);
+  args.parallel.loop(static_cast<int64_t>(bound.shape.m), [&](int64_t i, int) {
+    const size_t row = static_cast<size_t>(i);
+    const float* const src = args.input<float>(0) + row * k_;
+    if (padded()) pad_groups(layout_, k_, src, rows + row * layout_.k_padded);
+    if (zero_points()) sum_groups(layout_, k_, src, sums + row * layout_.groups);
+  });
 }
 
-void MatMulNBitsOp::few_rows(const RunArgs& args, size_t m, size_t panel) const {
-  alignas(kCacheLine) float block[kBlockRows * kMaxNr];
-  alignas(kCacheLine) float acc[kMaxMr * kMaxNr];
-  for (size_t p = 0; p < k_; p += kBlockRows) {
-    const size_t last = std::min(k_, p + kBlockRows);
-    dequantize(panel, p, last, block);
-    kernel_->run({m, last - p, args.input<float>(0) + p, k_, block, acc, p > 0});
-  }
-  const size_t j = panel * nr_;
+void MatMulNBitsOp::store(const RunArgs& args, const float* acc, size_t row, size_t m,
+                          size_t panel) const {
+  const size_t j = panel * layout_.nr, start = row * n_ + j;
   EpilogueF32Params out = {};
   out.m = m;
-  out.n = std::min(nr_, n_ - j);
+  out.n = std::min(layout_.nr, n_ - j);
   out.acc = acc;
-  out.acc_stride = nr_;
+  out.acc_stride = layout_.nr;
   out.bias = has_bias_ ? args.input<float>(2) + j : nullptr;
-  out.residual = has_residual_ ? args.input<float>(3) + j : nullptr;
+  out.residual = has_residual_ ? args.input<float>(3) + start : nullptr;
   out.residual_stride = n_;
   out.min = min_;
   out.max = max_;
-  out.dst = args.output<float>(0) + j;
+  out.dst = args.output<float>(0) + start;
   out.dst_stride = n_;
   epilogue_(out);
 }
 
-void MatMulNBitsOp::run_chunk(const BoundNBits& bound, const RunArgs& args, const GemmChunk& chunk,
-                              int thread) const {
-  if (bound.few_rows) {
-    for (size_t panel = chunk.first; panel < chunk.last; ++panel)
-      few_rows(args, bound.shape.m, panel);
-    return;
-  }
-  auto* const panel_data =
-      reinterpret_cast<float*>(args.scratch + static_cast<size_t>(thread) * bound.panel_bytes);
+void MatMulNBitsOp::run_chunk(const BoundNBits& bound, const RunArgs& args,
+                              const GemmChunk& chunk) const {
+  alignas(kCacheLine) float acc[kMaxMr * kMaxNr];
+  const size_t mr = static_cast<size_t>(kernel_->mr);
+  GemmNBitsParams params = {};
+  params.k = layout_.k_padded;
+  params.group = layout_.padded_group;
+  params.lhs_stride = layout_.k_padded;
+  params.sum_stride = layout_.groups;
+  params.table = table_;
+  params.dst = acc;
+  const float* const rows =
+      padded() ? reinterpret_cast<const float*>(args.scratch) : args.input<float>(0);
+  const auto* const sums = reinterpret_cast<const float*>(args.scratch + bound.row_bytes);
   for (size_t panel = chunk.first; panel < chunk.last; ++panel) {
-    dequantize(panel, 0, k_, panel_data);
-    const size_t j = panel * nr_, start = chunk.row * n_ + j;
-    const float* const bias = has_bias_ ? args.input<float>(2) + j : nullptr;
-    const GemmF32Plan plan = {kernel_,    epilogue_, k_,   std::min(nr_, n_ - j),
-                              panel_data, bias,      min_, max_};
-    GemmF32Block block = {};
-    block.m = chunk.rows;
-    block.rows = args.input<float>(0) + chunk.row * k_;
-    block.row_stride = k_;
-    block.last = 1;
-    block.residual = has_residual_ ? args.input<float>(3) + start : nullptr;
-    block.residual_stride = n_;
-    block.dst = args.output<float>(0) + start;
-    block.dst_stride = n_;
-    gemm_f32_block(plan, block);
+    const uint8_t* const start = weights_ + panel * layout_.panel_bytes;
+    params.zero = zero_points() ? reinterpret_cast<const int8_t*>(start) : nullptr;
+    params.weights = start + layout_.zero_bytes;
+    for (size_t i = 0; i < chunk.rows; i += mr) {
+      const size_t row = chunk.row + i;
+      params.m = std::min(mr, chunk.rows - i);
+      params.lhs = rows + row * layout_.k_padded;
+      params.lhs_sum = sums + row * layout_.groups;
+      kernel_->run(params);
+      store(args, acc, row, params.m, panel);
+    }
   }
 }
 

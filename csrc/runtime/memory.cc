@@ -1,5 +1,6 @@
 #include "runtime/memory.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,6 +22,19 @@ size_t physical_memory() {
                                  : ~size_t{0};
   }();
   return bytes;
+}
+
+// From this size on memory comes in large pages where the system has them: reading weights of
+// hundreds of megabytes otherwise waits for the translation of every 4 KB.
+constexpr size_t kLargePage = size_t{2} << 20;
+
+std::byte* allocate(size_t bytes) {
+  const size_t alignment = bytes < 2 * kLargePage ? kAlignment : kLargePage;
+  void* const data = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+#if defined(MADV_HUGEPAGE)
+  if (data != nullptr && alignment == kLargePage) madvise(data, bytes, MADV_HUGEPAGE);
+#endif
+  return static_cast<std::byte*>(data);
 }
 
 // Lowest offset at which `t` fits beside the placed ones that are alive with it.
@@ -74,7 +88,7 @@ Status Buffer::reserve(size_t bytes) {
                                     " MiB of working memory, more than the machine has"};
   std::free(data_);
   capacity_ = 0;
-  data_ = static_cast<std::byte*>(std::aligned_alloc(kAlignment, aligned(bytes)));
+  data_ = allocate(aligned(bytes));
   if (data_ == nullptr)
     return {Code::kOutOfMemory, "out of memory: " + std::to_string(bytes >> 20) + " MiB"};
   capacity_ = aligned(bytes);

@@ -16,45 +16,83 @@ from .epilogue import clamp
 __all__ = ["RULES", "pack_nbits"]
 
 _CACHE_LINE = 64
-_WIDEST = 16  # columns of a panel that the dequantising kernels write
+_FAMILIES = {4: "gemm_f32lut4", 8: "gemm_f32s8"}
+# Row of a chunk of eight that bits 4s … 4s + 3 of a word hold (csrc/ops/gemm_nbits.h).
+_SLOTS = (0, 4, 2, 6, 1, 5, 3, 7)
 
 
-def pack_nbits(values: Array, scale: Array, zero: Array | None, width: int) -> Array:
-    """Bytes of values [k, n] (int4, uint4, int8, uint8) with scale and zero [groups, n].
+def pack_nbits(
+    values: Array, scale: Array, zero: Array | None, size: int, width: int, depth: int
+) -> tuple[Array, bool]:
+    """Packed bytes of values [k, n] (int4, uint4, int8, uint8) with scale and zero [groups, n].
 
-    Panels of `width` columns, one after another, in whole cache lines: scales and zero points of
-    every group as float32, then the rows. Values are stored unsigned; a byte of 4-bit values holds
-    column j in its low half and column j + width/2 in its high half.
+    Also whether zero points are among them: without zero those of signed values are 0, and left
+    out. The layout is that of csrc/ops/gemm_nbits_kernels.h for groups of `size` rows and a kernel
+    of `width` columns whose groups are padded to a multiple of `depth` rows.
     """
     bits = 4 if values.dtype.name in ("int4", "uint4") else 8
-    offset = 0 if values.dtype.name.startswith("u") else 1 << (bits - 1)
-    points = np.zeros(scale.shape) if zero is None else zero.astype(np.float32)
-    stored: Array = _panels(values.astype(np.int16) + offset, width).astype(np.uint8)
-    if bits == 4:
-        half = width // 2
-        stored = stored[..., :half] | (stored[..., half:] << 4)
-    parts = [
-        _panels(scale.astype(np.float32), width),
-        _panels((points + offset).astype(np.float32), width),
-        stored,
-    ]
-    count = stored.shape[0]
-    flat = [np.ascontiguousarray(part).view(np.uint8).reshape(count, -1) for part in parts]
-    size = sum(part.shape[1] for part in flat)
-    flat.append(np.zeros((count, -size % _CACHE_LINE), np.uint8))
-    return np.concatenate(flat, axis=1).reshape(-1)
+    # Values are moved into the signed range together with their zero points.
+    offset = 1 << (bits - 1) if values.dtype.name.startswith("u") else 0
+    q = values.astype(np.int16) - offset
+    points = None if zero is None else zero.astype(np.int16) - offset
+    if zero is None and offset:
+        points = np.full(scale.shape, -offset, np.int16)
+    if points is not None and not points.any():
+        points = None
+    stored = (q + 8).astype(np.uint8) if bits == 4 else q.astype(np.int8).view(np.uint8)
+    packed = pack_groups(stored, scale, points, bits, size, width, depth)
+    return packed, points is not None
+
+
+def pack_groups(
+    stored: Array, scale: Array, points: Array | None, bits: int, size: int, width: int, depth: int
+) -> Array:
+    """The same of the stored bytes [k, n]: 4-bit indices, or 8-bit values."""
+    size = min(size, len(stored))
+    rows = _records(_panels(stored, width), size, depth, bits)
+    scales = _panels(scale.astype(np.float32), width)
+    count, groups = scales.shape[:2]
+    parts = []
+    if points is not None:
+        zeros = _panels(points.astype(np.int8), width).view(np.uint8).reshape(count, -1)
+        parts.append(np.pad(zeros, ((0, 0), (0, -zeros.shape[1] % _CACHE_LINE))))
+    for group in range(groups):
+        parts.append(np.ascontiguousarray(scales[:, group]).view(np.uint8))
+        parts.append(rows[group])
+    panels = np.concatenate(parts, axis=1)
+    return np.pad(panels, ((0, 0), (0, -panels.shape[1] % _CACHE_LINE))).reshape(-1)
 
 
 def _panels(array: Array, width: int) -> Array:
     """[rows, n] as [panels, rows, width], padded with zeros."""
     rows, n = array.shape
     padded = np.pad(array, ((0, 0), (0, -n % width)))
-    panels: Array = padded.reshape(rows, -1, width).transpose(1, 0, 2)
-    return panels
+    return np.ascontiguousarray(padded.reshape(rows, -1, width).transpose(1, 0, 2))
 
 
-def _columns(kernel: str) -> int:
-    return next(int(cast(Any, line)["nr"]) for line in _core.kernels() if line["name"] == kernel)
+def _records(panels: Array, size: int, depth: int, bits: int) -> list[Array]:
+    """Bytes [panels, ...] of every group of panels [panels, k, width]."""
+    made = []
+    for start in range(0, panels.shape[1], size):
+        rows = panels[:, start : start + size]
+        rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % depth), (0, 0)))
+        made.append((_words(rows) if bits == 4 else rows).reshape(len(rows), -1))
+    return made
+
+
+def _words(rows: Array) -> Array:
+    """Eight 4-bit indices of a column as one little-endian word."""
+    count, k, width = rows.shape
+    slots = rows.reshape(count, k // 8, 8, width)[:, :, _SLOTS]
+    halves = slots[:, :, 0::2] | (slots[:, :, 1::2] << 4)
+    return np.ascontiguousarray(halves.transpose(0, 1, 3, 2))
+
+
+def _kernel(context: LowerContext, bits: int) -> tuple[str, int, int]:
+    """Name, columns and depth of the kernel for weights of `bits`."""
+    name = context.select(_FAMILIES[bits])
+    line = next(cast(Any, line) for line in _core.kernels() if line["name"] == name)
+    return name, int(line["nr"]), int(line["kr"])
 
 
 def _matmul_nbits(node: Node, context: LowerContext) -> Step | None:
@@ -63,15 +101,16 @@ def _matmul_nbits(node: Node, context: LowerContext) -> Step | None:
     zero = context.constant(zero_name)
     if values is None or scale is None or (zero_name and zero is None):
         return None
-    kernel = context.select("gemm_f32")
-    if _columns(kernel) > _WIDEST:
-        kernel = _core.select_kernel("gemm_f32", "avx2")
-    packed = pack_nbits(values, scale, zero, _columns(kernel))
+    bits = 4 if values.dtype.name in ("int4", "uint4") else 8
+    size = cast(int, node.attrs.get("block_size", 0))
+    kernel, width, depth = _kernel(context, bits)
+    packed, has_zero_points = pack_nbits(values, scale, zero, size, width, depth)
     attrs: dict[str, StepAttr] = {
         "k": values.shape[0],
         "n": values.shape[1],
-        "bits": 4 if values.dtype.name in ("int4", "uint4") else 8,
-        "block_size": cast(int, node.attrs.get("block_size", 0)),
+        "bits": bits,
+        "block_size": size,
+        "zero_points": int(has_zero_points),
         **clamp(node),
     }
     operands = [a, context.add_constant(packed, f"{b_name}.packed"), bias, residual]

@@ -1,0 +1,176 @@
+"""Products of a few rows by weights of 4 and 8 bits, against memory bandwidth and ONNX Runtime.
+
+    OMP_NUM_THREADS=1 python benchmarks/bench_nbits.py [--threads 1] [--rounds 3] [--cpu]
+
+Weights are 4096 × 4096, in as many copies as fill --megabytes; a round multiplies by each copy
+once, so every run reads its weights from memory. ONNX Runtime (MatMulNBits, accuracy levels 0:
+float32 and 4: 8-bit activations) takes turns with us, copy by copy, and so does a read of 64 MB
+that were not read since the last round (NumPy's maximum, one piece a thread), which measures the
+bandwidth. Figures are medians; GB/s counts the bytes that a runtime's weights and scales have. Each
+result is checked once against float64. LEPTON_MAX_ISA picks the kernels. --cpu counts processor
+time, for one thread on a machine that has other work to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import lepton_rt
+
+Array = npt.NDArray[Any]
+Runner = Callable[[Array], Array]
+
+K = N = 4096
+READ_BYTES = 64 << 20
+
+
+def model(bits: int, size: int, level: int, rng: np.random.Generator) -> tuple[Any, Array]:
+    """com.microsoft::MatMulNBits without zero points as a model, and its weights as floats."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    groups = K // size
+    b = rng.integers(0, 256, (N, groups, size * bits // 8), dtype=np.uint8)
+    scale = rng.uniform(0.01, 0.1, N * groups).astype(np.float32)
+    node = helper.make_node(
+        "MatMulNBits",
+        ["x", "b", "scale"],
+        ["y"],
+        domain="com.microsoft",
+        K=K,
+        N=N,
+        bits=bits,
+        block_size=size,
+        accuracy_level=level,
+    )
+    graph = helper.make_graph(
+        [node],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["m", K])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["m", N])],
+        [numpy_helper.from_array(b, "b"), numpy_helper.from_array(scale, "scale")],
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    q = b if bits == 8 else np.stack([b & 15, b >> 4], axis=-1)
+    real = (q.reshape(N, groups, size) - np.float32(1 << (bits - 1))) * scale.reshape(N, -1, 1)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10), real.reshape(N, K).T
+
+
+def lepton(proto: Any, copies: int, threads: int) -> list[Runner]:
+    sessions = [lepton_rt.Session(proto, threads=threads) for _ in range(copies)]
+    return [lambda x, s=session: np.asarray(s.run(x)) for session in sessions]  # type: ignore[misc]
+
+
+def onnxruntime(proto: Any, copies: int, threads: int) -> list[Runner]:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    data = proto.SerializeToString()
+    sessions = [
+        ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        for _ in range(copies)
+    ]
+    return [lambda x, s=session: np.asarray(s.run(None, {"x": x})[0]) for session in sessions]  # type: ignore[misc]
+
+
+class Reader:
+    """Reads READ_BYTES from memory, another piece every time."""
+
+    def __init__(self, megabytes: int, threads: int) -> None:
+        self.data = np.ones(max(megabytes << 20, 4 * READ_BYTES), np.uint8)
+        self.threads = threads
+        self.pool = ThreadPoolExecutor(threads)
+        self.at = 0
+
+    def __call__(self) -> None:
+        piece = self.data[self.at : self.at + READ_BYTES].reshape(self.threads, -1)
+        self.at = (self.at + READ_BYTES) % (self.data.size - READ_BYTES + 1)
+        self.at -= self.at % READ_BYTES
+        if self.threads == 1:
+            piece.max()
+        else:
+            list(self.pool.map(np.max, piece))
+
+
+def check(run: dict[str, list[Runner]], x: Array, real: Array) -> None:
+    """Level 4 quantises the activations, the others are float32 products."""
+    exact = x.astype(np.float64) @ real
+    for name, calls in run.items():
+        bound = 2e-2 if name.endswith("level 4") else 1e-5
+        assert np.abs(calls[0](x) - exact).max() <= bound * np.abs(exact).max(), name
+
+
+def measure(
+    run: dict[str, list[Runner]],
+    x: Array,
+    reader: Reader,
+    rounds: int,
+    clock: Callable[[], float],
+) -> dict[str, float]:
+    """Median seconds of each runner over all copies, and of the reader."""
+    times: dict[str, list[float]] = {name: [] for name in [*run, "read"]}
+    for _ in range(rounds):
+        for copy in range(len(next(iter(run.values())))):
+            for name, calls in run.items():
+                start = clock()
+                calls[copy](x)
+                times[name].append(clock() - start)
+            if copy % 4 == 0:
+                start = clock()
+                reader()
+                times["read"].append(clock() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def report(bits: int, size: int, options: argparse.Namespace) -> None:
+    rng = np.random.default_rng(0)
+    threads = options.threads
+    protos = {level: model(bits, size, level, np.random.default_rng(1)) for level in (0, 4)}
+    weight_bytes = K * N * bits // 8 + K // size * N * 4
+    copies = -(-(options.megabytes << 20) // weight_bytes)
+    run = {"lepton": lepton(protos[0][0], copies, threads)}
+    # ONNX Runtime has no float32 kernel for 8 bits: it makes floats of all weights every time.
+    levels = (0, 4) if bits == 4 else (4,)
+    for level in levels:
+        run[f"ort level {level}"] = onnxruntime(protos[level][0], copies, threads)
+    reader = Reader(options.megabytes, threads)
+    clock = time.thread_time if options.cpu else time.perf_counter
+    for rows in options.rows:
+        x = rng.standard_normal((rows, K)).astype(np.float32)
+        check(run, x, protos[0][1])
+        took = measure(run, x, reader, options.rounds, clock)
+        bandwidth = READ_BYTES / took["read"] / 1e9
+        ours = weight_bytes / took["lepton"] / 1e9
+        line = f"{bits} bits, groups of {size:3}, {rows:2} rows: {took['lepton'] * 1e6:6.0f} us"
+        line += f"  {ours:5.1f} GB/s ({ours / bandwidth:4.0%} of {bandwidth:.1f})"
+        line += f"  {rows * K * N / took['lepton'] / 1e9:6.1f} GMAC/s"
+        for name in list(run)[1:]:
+            line += f"  {name}: {took[name] * 1e6:6.0f} us ({took[name] / took['lepton']:.2f})"
+        print(line, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--megabytes", type=int, default=512, help="of weights, each runtime's")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--bits", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--groups", type=int, nargs="+", default=[32, 128])
+    parser.add_argument("--cpu", action="store_true", help="processor time, one thread only")
+    options = parser.parse_args()
+    for bits in options.bits:
+        for size in options.groups:
+            report(bits, size, options)
+
+
+if __name__ == "__main__":
+    main()
