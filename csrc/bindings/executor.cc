@@ -154,19 +154,19 @@ class PyExecutor {
     return results;
   }
 
-  // Binds without running; returns arena bytes. For warming up and for tests.
-  size_t bind(const std::vector<std::vector<int64_t>>& dims) {
+  // Binds without running; returns the bytes of working memory, and the least any layout needs.
+  std::pair<size_t, size_t> bind(const std::vector<std::vector<int64_t>>& dims) {
     std::vector<Shape> shapes;
     for (const auto& d : dims)
       shapes.push_back(Shape::of(d.data(), std::min<int>(d.size(), kMaxRank)));
     Status status;
-    size_t bytes = 0;
+    std::pair<size_t, size_t> bytes;
     {
       py::gil_scoped_release release;
       std::unique_ptr<Context> context;
       status = executor_->acquire(shapes, &context);
       if (status.ok()) {
-        bytes = context->arena_bytes();
+        bytes = {context->arena_bytes(), context->live_bytes()};
         executor_->release(std::move(context));
       }
     }
@@ -410,7 +410,8 @@ void register_executor(py::module_& m) {
       .def("run", &PyExecutor::run, py::arg("inputs"), py::arg("outputs") = py::none(),
            "Runs once: C-contiguous arrays in plan order in, a list of arrays out.")
       .def("bind", &PyExecutor::bind, py::arg("shapes"),
-           "Binds to input shapes without running; returns the bytes of working memory.")
+           "Binds to input shapes without running; returns the bytes of working memory, and of "
+           "what is alive at once.")
       .def("output_shapes", &PyExecutor::output_shapes, py::arg("shapes"),
            "Shapes of the outputs for these input shapes; None where they depend on data.")
       .def_static("open", &PyExecutor::open, py::arg("path"), py::arg("threads") = 0,

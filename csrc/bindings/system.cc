@@ -85,6 +85,8 @@ void register_system(py::module_& m) {
   m.def(
       "kernel_digest", [] { return std::string(kernel_digest); },
       "SHA-256 of the kernel lists, their contracts and packers: what plans depend on.");
+  m.def("release_memory", &release_free_memory, py::call_guard<py::gil_scoped_release>(),
+        "Gives freed memory back to the system.");
   m.def("usable_processors", &usable_processors,
         "Processors this process may use (affinity and cgroup quota respected).");
 }

@@ -26,6 +26,7 @@ struct Context::Segment {
     int plan_step;
     int first_pointer;  // inputs, then outputs
     size_t scratch;
+    size_t scratch_offset;
   };
   struct Patch {
     int pointer;
@@ -47,7 +48,7 @@ struct Context::Segment {
   DynamicFn dynamic;           // set when step last - 1 is dynamic
   Buffer arena;
   std::vector<Buffer> known;  // contents of values computed at bind
-  size_t scratch_offset = 0;
+  size_t live_bytes = 0;      // of tensors and scratch at once, at most
   // What the binding depended on besides the graph input shapes.
   std::vector<ShapeRead> shapes_read;
   std::vector<ValueRead> values_read;
@@ -232,7 +233,7 @@ Status Context::bind_segment(int first, bool values_known) {
     segment->last = s + 1;
     if (binder.dynamic()) segment->dynamic = std::move(binder.dynamic());
     if (!binder.run()) continue;
-    segment->steps.push_back({std::move(binder.run()), s, 0, binder.scratch()});
+    segment->steps.push_back({std::move(binder.run()), s, 0, binder.scratch(), 0});
     if (binder.all_inputs_known()) {
       LEPTON_RETURN_IF_ERROR(evaluate_now(*segment, s));
     } else {
@@ -298,20 +299,41 @@ Status Context::layout(Segment& segment) {
   if (segment.first == 0 && segments_.empty()) give_outputs_to_caller(segment);
   std::vector<Lifetime> lifetimes;
   std::vector<int> owners;
-  size_t scratch = 0;
   for (const Segment::Step& step : segment.steps) {
-    scratch = std::max(scratch, step.scratch);
     for (int id : plan_.steps[step.plan_step].outputs) {
       if (id < 0 || slots_[id].root != id || slots_[id].home != Home::kArena) continue;
       lifetimes.push_back({step.plan_step, slots_[id].live_until, slots_[id].bytes, 0});
       owners.push_back(id);
     }
   }
-  segment.scratch_offset = lay_out(lifetimes);
-  LEPTON_RETURN_IF_ERROR(segment.arena.reserve(segment.scratch_offset + scratch + 64));
+  add_scratch(segment, &lifetimes);
+  segment.live_bytes = largest_live_set(lifetimes);
+  LEPTON_RETURN_IF_ERROR(segment.arena.reserve(lay_out(lifetimes) + kAlignment));
   for (size_t i = 0; i < owners.size(); ++i)
     slots_[owners[i]].pointer = segment.arena.data() + lifetimes[i].offset;
+  const Lifetime* scratch = lifetimes.data() + owners.size();
+  const bool one = lifetimes.size() - owners.size() != segment.steps.size();
+  for (size_t i = 0; i < segment.steps.size(); ++i)
+    segment.steps[i].scratch_offset = scratch[one ? 0 : i].offset;
+  resolve_pointers(segment);
+  return {};
+}
 
+// Scratch is the same bytes for all steps where it is small, so that they stay in the cache; where
+// it is not, each step's lies wherever there is room at that time.
+void Context::add_scratch(const Segment& segment, std::vector<Lifetime>* lifetimes) const {
+  constexpr size_t kSmall = 16;  // times smaller than the tensors
+  size_t most = 0;
+  for (const Segment::Step& step : segment.steps) most = std::max(most, step.scratch);
+  if (most * kSmall <= largest_live_set(*lifetimes)) {
+    lifetimes->push_back({segment.first, segment.last, most, 0});
+    return;
+  }
+  for (const Segment::Step& step : segment.steps)
+    lifetimes->push_back({step.plan_step, step.plan_step, step.scratch, 0});
+}
+
+void Context::resolve_pointers(Segment& segment) {
   for (Segment::Step& step : segment.steps) {
     const PlanStep& plan_step = plan_.steps[step.plan_step];
     step.first_pointer = static_cast<int>(segment.pointers.size());
@@ -325,7 +347,6 @@ Status Context::layout(Segment& segment) {
       }
     }
   }
-  return {};
 }
 
 const Shape* Context::output_shape(int i) const {
@@ -340,6 +361,12 @@ const TensorInfo& Context::output(int i) const { return outputs_[i]; }
 size_t Context::arena_bytes() const {
   size_t total = 0;
   for (const auto& segment : segments_) total += segment->arena.capacity();
+  return total;
+}
+
+size_t Context::live_bytes() const {
+  size_t total = 0;
+  for (const auto& segment : segments_) total += segment->live_bytes;
   return total;
 }
 
@@ -390,7 +417,7 @@ Status Context::run_segment(Segment& segment, const Interrupt& interrupt) {
     void** pointers = segment.pointers.data() + step.first_pointer;
     const PlanStep& plan_step = plan_.steps[step.plan_step];
     const RunArgs args{pointers, pointers + plan_step.inputs.size(),
-                       segment.arena.data() + segment.scratch_offset, parallel};
+                       segment.arena.data() + step.scratch_offset, parallel};
     Status status = step.run(args);
     if (!status.ok())
       return {status.code(), std::string(plan_step.op) + " \"" + std::string(plan_step.name) +

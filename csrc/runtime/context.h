@@ -45,6 +45,8 @@ class Context {
 
   // Bytes of arena and scratch, over all segments.
   size_t arena_bytes() const;
+  // The least that any layout needs: of what is alive at once, the most.
+  size_t live_bytes() const;
 
  private:
   struct Segment;
@@ -65,6 +67,8 @@ class Context {
 
   Status bind_segment(int first, bool values_known);
   Status layout(Segment& segment);
+  void add_scratch(const Segment& segment, std::vector<Lifetime>* lifetimes) const;
+  void resolve_pointers(Segment& segment);
   void give_outputs_to_caller(Segment& segment);
   Status ensure_segment(size_t index);
   bool is_current(const Segment& segment) const;

@@ -2,6 +2,9 @@
 
 #include <sys/mman.h>
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <cstdlib>
@@ -10,8 +13,6 @@
 
 namespace lepton {
 namespace {
-
-constexpr size_t kAlignment = 64;
 
 size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -48,13 +49,8 @@ size_t first_gap(const Lifetime& t, const std::vector<const Lifetime*>& placed) 
   return offset;
 }
 
-}  // namespace
-
-size_t lay_out(std::vector<Lifetime>& lifetimes) {
-  std::vector<int> order(lifetimes.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int a, int b) { return lifetimes[a].bytes > lifetimes[b].bytes; });
+// Places tensors in this order; returns the bytes needed.
+size_t place(const std::vector<int>& order, std::vector<Lifetime>& lifetimes) {
   std::vector<const Lifetime*> placed;
   placed.reserve(lifetimes.size());
   size_t total = 0;
@@ -68,6 +64,47 @@ size_t lay_out(std::vector<Lifetime>& lifetimes) {
     placed.insert(at, &t);
   }
   return total;
+}
+
+// Size times life, as far as a double holds it.
+double area(const Lifetime& t) {
+  return static_cast<double>(t.bytes) * (static_cast<double>(t.last) - t.first + 1);
+}
+
+}  // namespace
+
+size_t lay_out(std::vector<Lifetime>& lifetimes) {
+  std::vector<int> order(lifetimes.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return lifetimes[a].bytes > lifetimes[b].bytes; });
+  const size_t total = place(order, lifetimes);
+  if (total <= largest_live_set(lifetimes)) return total;
+  std::vector<Lifetime> other = lifetimes;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return area(lifetimes[a]) > area(lifetimes[b]); });
+  const size_t other_total = place(order, other);
+  if (other_total < total) lifetimes.swap(other);
+  return std::min(total, other_total);
+}
+
+size_t largest_live_set(const std::vector<Lifetime>& lifetimes) {
+  std::vector<std::pair<int, ptrdiff_t>> changes;  // step, bytes from there on
+  for (const Lifetime& t : lifetimes) {
+    const auto bytes = static_cast<ptrdiff_t>(aligned(t.bytes));
+    changes.emplace_back(t.first, bytes);
+    changes.emplace_back(t.last + 1, -bytes);
+  }
+  std::sort(changes.begin(), changes.end());
+  ptrdiff_t live = 0, largest = 0;
+  for (const auto& [step, bytes] : changes) largest = std::max(largest, live += bytes);
+  return static_cast<size_t>(largest);
+}
+
+void release_free_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
 }
 
 Buffer::Buffer(Buffer&& o) noexcept

@@ -9,6 +9,8 @@
 
 namespace lepton {
 
+constexpr size_t kAlignment = 64;
+
 // A tensor that must live from step `first` to step `last`, both included.
 struct Lifetime {
   int first, last;
@@ -17,9 +19,16 @@ struct Lifetime {
 };
 
 // Greedy by size (Pisarchyk & Lee, "Efficient Memory Management for Deep Neural Net Inference",
-// arXiv 2001.03288): the largest first, each at the lowest offset free during its life. Returns the
-// bytes needed; offsets are multiples of 64.
+// arXiv 2001.03288): the largest first, each at the lowest offset free during its life; where that
+// leaves gaps, by size times life as well, and the better of the two is kept. Returns the bytes
+// needed; offsets are multiples of kAlignment.
 size_t lay_out(std::vector<Lifetime>& lifetimes);
+
+// Bytes of the tensors alive at once, at most: no layout needs less.
+size_t largest_live_set(const std::vector<Lifetime>& lifetimes);
+
+// Gives what was freed back to the system, where the allocator would keep it.
+void release_free_memory();
 
 // 64-byte aligned bytes. Grows, never shrinks; contents are not kept when it grows.
 class Buffer {

@@ -22,8 +22,11 @@ class Executor:
         """Takes the bytes of a .plan file."""
     def save(self, path: str, annotations: bytes) -> None:
         """Writes a .plan file with the annotations; refuses host steps."""
-    def bind(self, shapes: Sequence[Sequence[int]]) -> int:
-        """Binds to input shapes without running; returns the bytes of working memory."""
+    def bind(self, shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
+        """Binds to input shapes without running.
+
+        Returns the bytes of working memory, and of what is alive at once, at most.
+        """
     def output_shapes(self, shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...] | None]:
         """Shapes of the outputs for these input shapes; None where they depend on data."""
     def run(self, inputs: list[Array], outputs: Any = None) -> list[Array]:
@@ -90,6 +93,9 @@ def pack_gemm_s8(kernel: str, b: Array, zero_points: Array | None = None) -> npt
 
 def rejected_steps(meta: bytes, blobs: list[Array]) -> list[tuple[int, str]]:
     """(index, reason) of every step that has no native kernel."""
+
+def release_memory() -> None:
+    """Gives freed memory back to the system."""
 
 def select_kernel(family: str, isa: str) -> str:
     """Name of the kernel preferred for a target capped at isa, which need not be this machine.

@@ -110,15 +110,18 @@ def compile_model(
         dict(graph.metadata),
         tuple(step.note for step in lowered.plan.steps),
     )
-    objects = ObjectTable()
-    host = HostRunner(lowered.host, lowered.graph, objects) if lowered.host else None
-    executor = _core.Executor(*lowered.plan.encode(), threads=threads, host=host)
     types = {
         name: value.kind or "string"
         for name in lowered.plan.dtypes
         if (value := lowered.graph.value(name)) is not None and value.is_object
     }
-    return Compiled(executor, interface, GraphSource(model, graph), lowered.host, objects, types)
+    objects = ObjectTable()
+    host = HostRunner(lowered.host, lowered.graph, objects) if lowered.host else None
+    executor = _core.Executor(*lowered.plan.encode(), threads=threads, host=host)
+    source, hosted = GraphSource(model, graph), lowered.host
+    del graph, stateful, compiled, lowered
+    _core.release_memory()
+    return Compiled(executor, interface, source, hosted, objects, types)
 
 
 def compile_cached(model: Model, options: Options, threads: int, folder: Path | None) -> Compiled:

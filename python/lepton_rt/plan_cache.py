@@ -25,7 +25,7 @@ Buffer = Union[bytes, mmap.mmap]
 
 # How protobuf writes the entry of a tensor that says in which file its data is: key and value of a
 # StringStringEntryProto. Names are shorter than 128 bytes, so their length takes one byte.
-_MENTION = re.compile(rb"\x08location")
+_MENTION = b"\x08location"
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 
 
@@ -58,7 +58,8 @@ def entry(model: Any, options: Options, folder: Path | None = None) -> Path | No
         InputError: the model is no file and no bytes, or the folder is not the user's own.
     """
     data, beside = _contents(model)
-    parts = [] if beside is None else _external(data, beside)
+    is_lepton = isinstance(model, (str, os.PathLike)) and Path(model).suffix == ".lepton"
+    parts = [] if beside is None or is_lepton else _external(data, beside)
     if parts is None or registered_domains():
         return None
     key = {
@@ -68,7 +69,7 @@ def entry(model: Any, options: Options, folder: Path | None = None) -> Path | No
         "isa": options.isa,
         "optimise": options.optimise,
         "state": None if options.state is None else sorted(options.state.items()),
-        "lepton": isinstance(model, (str, os.PathLike)) and Path(model).suffix == ".lepton",
+        "lepton": is_lepton,
     }
     digest = hashlib.sha256(json.dumps(key).encode())
     for part in (data, *parts):
@@ -103,8 +104,10 @@ def _contents(model: Any) -> tuple[Buffer, Path | None]:
 
 def _external(data: Buffer, beside: Path) -> list[Buffer] | None:
     """Names and contents of the files that external tensors use; None when that is not certain."""
+    if data.find(_MENTION) < 0:
+        return []
     found = list(_LOCATION.finditer(data))
-    if len(found) != sum(1 for _ in _MENTION.finditer(data)):
+    if len(found) != len(re.findall(_MENTION, data)):
         return None
     names = {data[match.end() : match.end() + match.group(1)[0]] for match in found}
     parts: list[Buffer] = []

@@ -47,7 +47,7 @@ def session_memory(session: Session) -> int:
     """Bytes of packed constants and of working memory for the larger batch."""
     packed = session._executor.constant_bytes
     shape = [BATCHES[-1], *(int(d) for d in (session.inputs[0].shape or ())[1:] if d)]
-    return packed + int(session._executor.bind([shape]))
+    return packed + session._executor.bind([shape])[0]
 
 
 def onnxruntime_contestant(name: str, path: Path, threads: int) -> Contestant | None:
