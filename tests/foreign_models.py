@@ -1,4 +1,7 @@
-"""Small networks from torch and transformers, and every way ONNX Runtime quantises them."""
+"""Networks from torch and transformers, and every way ONNX Runtime quantises them.
+
+A name is an architecture in a small size, or with "/full" in its published one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import functools
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -53,31 +56,87 @@ def _mlp() -> Any:
     return nn.Sequential(*layers)
 
 
-def _bert() -> Any:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
-        vocab_size=100,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=32,
-    )
-    return _Head(transformers.BertModel(config))
+class _Lstm(nn.Module):  # type: ignore[misc, name-defined]
+    """Two layers, and a linear one on every step."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(inputs, hidden, 2, batch_first=True)
+        self.head = nn.Linear(hidden, 10)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.lstm(x)[0])
 
 
-def _gpt2() -> Any:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.GPT2Config(vocab_size=100, n_embd=32, n_layer=2, n_head=2, n_positions=32)
-    return _Head(transformers.GPT2LMHeadModel(config), use_cache=False)
+def _resnet(full: bool) -> Any:
+    hf = pytest.importorskip("transformers")
+    small = {"embedding_size": 16, "hidden_sizes": [32, 64, 64, 96], "depths": [1, 2, 1, 1]}
+    config = hf.ResNetConfig(**({} if full else small))
+    return _calibrated(_Head(hf.ResNetForImageClassification(config)), 224 if full else 32)
 
 
-_MAKERS = {"cnn": _cnn, "mlp": _mlp, "bert": _bert, "gpt2": _gpt2}
-_SHAPES = {"cnn": (2, 3, 16, 16), "mlp": (4, 32), "bert": (2, 8), "gpt2": (2, 8)}
+def _mobilenet(full: bool) -> Any:
+    hf = pytest.importorskip("transformers")
+    config = hf.MobileNetV2Config(**({} if full else {"depth_multiplier": 0.35}))
+    return _calibrated(_Head(hf.MobileNetV2ForImageClassification(config)), 224 if full else 32)
+
+
+def _calibrated(model: Any, size: int) -> Any:
+    """Gives batch norms the statistics of noise: with their initial ones deep layers vanish."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.randn(8, 3, size, size))
+    return model
+
+
+def _bert(full: bool) -> Any:
+    hf = pytest.importorskip("transformers")
+    small = {
+        "vocab_size": 100,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 32,
+    }
+    return _Head(hf.BertModel(hf.BertConfig(**({} if full else small))))
+
+
+def _gpt2(full: bool) -> Any:
+    hf = pytest.importorskip("transformers")
+    small = {"vocab_size": 100, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 32}
+    return _Head(hf.GPT2LMHeadModel(hf.GPT2Config(**({} if full else small))), use_cache=False)
+
+
+_MAKERS: dict[str, Callable[[bool], Any]] = {
+    "cnn": lambda full: _cnn(),
+    "mlp": lambda full: _mlp(),
+    "lstm": lambda full: _Lstm(256, 256) if full else _Lstm(24, 40),
+    "resnet": _resnet,
+    "mobilenet": _mobilenet,
+    "bert": _bert,
+    "gpt2": _gpt2,
+}
+_SHAPES = {
+    "cnn": (2, 3, 16, 16),
+    "mlp": (4, 32),
+    "lstm": (1, 12, 24),
+    "lstm/full": (1, 64, 256),
+    "resnet": (2, 3, 32, 32),
+    "resnet/full": (1, 3, 224, 224),
+    "mobilenet": (2, 3, 32, 32),
+    "mobilenet/full": (1, 3, 224, 224),
+    "bert": (2, 8),
+    "bert/full": (1, 32),
+    "gpt2": (2, 8),
+    "gpt2/full": (1, 32),
+}
 
 
 def is_language(name: str) -> bool:
-    return name in {"bert", "gpt2"}
+    return name.split("/")[0] in {"bert", "gpt2"}
 
 
 def batches(name: str, count: int = 3) -> list[Array]:
@@ -90,9 +149,10 @@ def batches(name: str, count: int = 3) -> list[Array]:
 @functools.cache
 def float_model(name: str) -> onnx.ModelProto:
     torch.manual_seed(0)
+    kind, _, size = name.partition("/")
     example = torch.from_numpy(batches(name, 1)[0])
     program = torch.onnx.export(
-        _MAKERS[name]().eval(), (example,), dynamo=True, opset_version=20, verbose=False
+        _MAKERS[kind](size == "full").eval(), (example,), dynamo=True, opset_version=20, verbose=False
     )
     model: onnx.ModelProto = program.model_proto
     del model.graph.value_info[:]  # some of it is stale once a quantiser has turned weights

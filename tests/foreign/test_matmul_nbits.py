@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import lepton_rt
+from lepton_rt.graph.inference.context import dtype_from_name
 from lepton_rt.graph.lepton_io import save_lepton
 from lepton_rt.graph.onnx_io import import_onnx
 from pass_graphs import Model
 
+Array = npt.NDArray[Any]
 Rng = np.random.Generator
 K, N = 96, 40
 
@@ -69,16 +72,74 @@ def test_matmul_nbits(
         np.testing.assert_array_equal(stored.run({"x": x}), got)
 
 
-def test_a_block_along_the_columns_becomes_floats(rng: Rng) -> None:
-    graph = Model(x=("FLOAT", [3, 32]))
-    values = rng.integers(-8, 8, (32, 64)).astype(np.int8)
-    scale = rng.uniform(0.1, 1, (32, 2)).astype(np.float32)
-    weight = graph("DequantizeLinear", values, scale, axis=1, block_size=32)
-    session = lepton_rt.Session(graph.graph(graph("MatMul", "x", weight)))
-    x = rng.normal(size=(3, 32)).astype(np.float32)
-    want = x @ (values * np.repeat(scale, 32, axis=1))
-    np.testing.assert_allclose(session.run({"x": x}), want, rtol=1e-4, atol=1e-4)
-    assert [step.op for step in session.explain()] == ["lepton.MatMul"]
+FORMS = ["MatMul", "MatMul of transposed", "Gemm", "Gemm with transB"]
+LIMITS = {"int4": (-8, 7), "uint4": (0, 15), "int8": (-128, 127), "uint8": (0, 255)}
+
+
+def spread(parameter: Array, axis: int, shape: tuple[int, int], size: int) -> Array:
+    """A scale or zero point for every element."""
+    if size:
+        grown = np.repeat(parameter, size, axis)
+        return grown[: shape[0], : shape[1]]
+    return parameter if parameter.ndim == 0 else np.expand_dims(parameter, 1 - axis)
+
+
+def product(
+    rng: Rng, form: str, dtype: str, axis: int, size: int, per_tensor: bool = False
+) -> tuple[lepton_rt.Session, Array]:
+    """A layer with dequantised weights [70, 45] or their transpose, and what they mean."""
+    turned = form in FORMS[1::2]
+    shape = (45, 70) if turned else (70, 45)
+    groups = [-(-n // size) if i == axis and size else n for i, n in enumerate(shape)]
+    parameters = tuple(groups) if size else (() if per_tensor else (shape[axis],))
+    stored = dtype_from_name(dtype)
+    low, high = LIMITS[dtype]
+    values, zero = (
+        rng.integers(low, high + 1, of).astype(stored) for of in (shape, parameters)
+    )
+    scale = np.asarray(rng.uniform(0.01, 0.1, parameters), np.float32)
+    graph = Model(x=("FLOAT", ["m", 70]))
+    attrs = {"block_size": size} if size else {}
+    weight = graph("DequantizeLinear", values, scale, np.asarray(zero), axis=axis, **attrs)
+    if form == "MatMul of transposed":
+        weight = graph("Transpose", weight, perm=[1, 0])
+    if form.startswith("MatMul"):
+        y = graph("MatMul", "x", weight)
+    else:
+        y = graph("Gemm", "x", weight, np.ones(45, np.float32), transB=int(turned))
+    real = values.astype(np.float32) - spread(zero.astype(np.float32), axis, shape, size)
+    real = real * spread(scale, axis, shape, size)
+    return lepton_rt.Session(graph.graph(y)), real.T if turned else real
+
+
+def assert_packed_and_right(
+    rng: Rng, session: lepton_rt.Session, real: Array, offset: float
+) -> None:
+    assert [step.op for step in session.explain()] == ["lepton.MatMulNBits"]
+    for rows in (1, 3, 20):
+        x = rng.normal(size=(rows, real.shape[0])).astype(np.float32)
+        want = x.astype(np.float64) @ real + offset
+        np.testing.assert_allclose(session.run({"x": x}), want, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", list(LIMITS))
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("size", [3, 16, 32])
+def test_blocked_weights(rng: Rng, form: str, dtype: str, axis: int, size: int) -> None:
+    session, real = product(rng, form, dtype, axis, size)
+    assert_packed_and_right(rng, session, real, float(form.startswith("Gemm")))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", ["int4", "uint4"])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("per_tensor", [False, True])
+def test_four_bits_without_blocks(
+    rng: Rng, form: str, dtype: str, axis: int, per_tensor: bool
+) -> None:
+    session, real = product(rng, form, dtype, axis, 0, per_tensor)
+    assert_packed_and_right(rng, session, real, float(form.startswith("Gemm")))
 
 
 @pytest.mark.parametrize("bits", [4, 8])
