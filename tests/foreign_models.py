@@ -151,9 +151,8 @@ def float_model(name: str) -> onnx.ModelProto:
     torch.manual_seed(0)
     kind, _, size = name.partition("/")
     example = torch.from_numpy(batches(name, 1)[0])
-    program = torch.onnx.export(
-        _MAKERS[kind](size == "full").eval(), (example,), dynamo=True, opset_version=20, verbose=False
-    )
+    module = _MAKERS[kind](size == "full").eval()
+    program = torch.onnx.export(module, (example,), dynamo=True, opset_version=20, verbose=False)
     model: onnx.ModelProto = program.model_proto
     del model.graph.value_info[:]  # some of it is stale once a quantiser has turned weights
     return model

@@ -80,6 +80,25 @@ def test_convolution(group: int, per_channel: bool, activation: str, out: Any, r
     assert_same_meaning(graph, after, image(rng))
 
 
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("zeros", [[128] * 6, [100, 128, 128, 128, 128, 128]])
+def test_depthwise_convolution_of_channels_with_scales(
+    zeros: list[int], per_channel: bool, rng: Rng
+) -> None:
+    """NNCF quantises what a depthwise convolution reads by channel."""
+    model = Model(x=("FLOAT", ["n", 6, 8, 5]))
+    scales = rng.uniform(0.01, 0.04, 6).astype(np.float32)
+    points = np.array(zeros, np.uint8)
+    first = conv(model, entry(model), rng)
+    integers = model("QuantizeLinear", first, scales, points, axis=1)
+    x = model("DequantizeLinear", integers, scales, points, axis=1)
+    y = conv(model, x, rng, per_channel=per_channel, bias="", group=6)
+    graph = model.graph(quantize(model, y, 0.02, 131, np.uint8))
+    after = absorbed(graph)
+    assert keys(after).count("lepton.QLinearConv") == (2 if len(set(zeros)) == 1 else 1)
+    assert_same_meaning(graph, after, image(rng))
+
+
 def test_convolution_without_quantised_output(rng: Rng) -> None:
     model = Model(x=("FLOAT", ["n", 6, 8, 5]))
     graph = model.graph(conv(model, entry(model), rng))

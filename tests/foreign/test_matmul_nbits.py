@@ -94,9 +94,7 @@ def product(
     parameters = tuple(groups) if size else (() if per_tensor else (shape[axis],))
     stored = dtype_from_name(dtype)
     low, high = LIMITS[dtype]
-    values, zero = (
-        rng.integers(low, high + 1, of).astype(stored) for of in (shape, parameters)
-    )
+    values, zero = (rng.integers(low, high + 1, of).astype(stored) for of in (shape, parameters))
     scale = np.asarray(rng.uniform(0.01, 0.1, parameters), np.float32)
     graph = Model(x=("FLOAT", ["m", 70]))
     attrs = {"block_size": size} if size else {}
@@ -132,10 +130,10 @@ def test_blocked_weights(rng: Rng, form: str, dtype: str, axis: int, size: int) 
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("dtype", ["int4", "uint4"])
+@pytest.mark.parametrize("dtype", list(LIMITS))
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("per_tensor", [False, True])
-def test_four_bits_without_blocks(
+def test_weights_without_blocks(
     rng: Rng, form: str, dtype: str, axis: int, per_tensor: bool
 ) -> None:
     session, real = product(rng, form, dtype, axis, 0, per_tensor)

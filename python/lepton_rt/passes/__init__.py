@@ -49,6 +49,7 @@ PASSES: tuple[Pass, ...] = (
     choose_layout,
     move_dequantize,
     move_quantize,
+    fold_constants,
     absorb_qdq,
     fuse_residual,
     fuse_matmul_nbits,

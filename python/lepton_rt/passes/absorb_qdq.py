@@ -9,7 +9,7 @@ to `fuse_elementwise`; what only moves data to `move_dequantize`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -90,14 +90,51 @@ def _bias(editor: Editor, name: str, scales: Array, count: int) -> tuple[str, st
 
 
 def _convolution(editor: Editor, node: Node) -> None:
-    x = _activation_operand(editor, node.inputs[0])
+    x = dequantised(editor, node.inputs[0])
     w = dequantised(editor, node.inputs[1])
-    if x is None or w is None or not w.is_8_bit or any(node.inputs[3:]):
+    if x is None or w is None or not (x.is_8_bit and w.is_8_bit) or any(node.inputs[3:]):
         return
     weights = editor.array(w.data)
     if weights is None or not (w.per_tensor or w.axis % weights.ndim == 0):
         return
+    if not x.per_tensor:
+        moved = _scales_to_weights(editor, node, x, w, weights)
+        if moved is None:
+            return
+        x, w = moved
     _replace_layer(editor, node, x, w, weights.shape[0])
+
+
+def _scales_to_weights(
+    editor: Editor, node: Node, x: Quantised, w: Quantised, weights: Array
+) -> tuple[Quantised, Quantised] | None:
+    """The scales that the channels of a depthwise operand have, as a part of its weights' scales.
+
+    Each result is made of one channel, so the product of both scales stays what it was.
+    """
+    shape = editor.shape(x.data)
+    channels, zero = x.scales.size, x.zero_points.reshape(-1)[:1]
+    if shape is None or channels < 2 or int_attr(node, "group", 1) != channels:
+        return None
+    axis = len(shape) - 1 if int_attr(node, "channels_last", 0) else 1
+    if x.axis % len(shape) != axis or np.any(x.zero_points != zero):
+        return None
+    of_outputs = np.repeat(x.scales.reshape(-1), weights.shape[0] // channels)
+    scales = (w.scales.reshape(-1) * of_outputs).astype(np.float32)
+    zeros = np.ascontiguousarray(np.broadcast_to(w.zero_points.reshape(-1), scales.shape))
+    one = np.ones((), np.float32)
+    plain = replace(
+        x,
+        scale=editor.constant(one, x.scale),
+        zero_point=editor.constant(zero.reshape(()), x.zero_point),
+        scales=one,
+        zero_points=zero.reshape(()),
+    )
+    names = editor.constant(scales, w.scale), editor.constant(zeros, w.zero_point)
+    taken = replace(
+        w, scale=names[0], zero_point=names[1], scales=scales, zero_points=zeros, axis=0
+    )
+    return plain, taken
 
 
 def _matmul(editor: Editor, node: Node) -> None:

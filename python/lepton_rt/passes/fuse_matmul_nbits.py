@@ -2,8 +2,8 @@
 
 MatMul or Gemm by a constant matrix that a DequantizeLinear makes, transposed or not, becomes
 `lepton.MatMulNBits`, which makes floats of the weights where it needs them; `fold_dequantize` would
-store them as floats. The groups are blocks of rows or of columns; 4-bit weights may also have one
-scale, or one for each row or column.
+store them as floats. The groups are blocks of rows or of columns, all rows or columns, or the
+whole matrix.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from .editor import Editor
 
 __all__ = ["fuse_matmul_nbits"]
 
-_FOUR_BITS = {"int4", "uint4"}
-_STORED = _FOUR_BITS | {"int8", "uint8"}
+_STORED = {"int4", "uint4", "int8", "uint8"}
 
 
 def fuse_matmul_nbits(graph: Graph) -> Graph:
@@ -110,8 +109,6 @@ def _grouped(
         groups = list(values.shape)
         groups[axis] = -(-groups[axis] // size)
         return ([values, *arrays], axis, size) if list(scale.shape) == groups else None
-    if values.dtype.name not in _FOUR_BITS:
-        return None
     # One scale for each row or column: a group is all that shares one.
     other = 1 - axis
     if scale.size == 1:
