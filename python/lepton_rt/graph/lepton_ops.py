@@ -249,8 +249,7 @@ def _dynamic_matmul(body: Body) -> list[Node]:
 
 
 def _matmul_nbits(body: Body) -> list[Node]:
-    attrs = {"axis": 0, **body.attrs()}
-    b = body("DequantizeLinear", *map(body.input, (1, 2, 3)), **attrs)
+    b = body("DequantizeLinear", *map(body.input, (1, 2, 3)), axis=0, **body.attrs())
     y = body("MatMul", body.input(0), b)
     for i in (4, 5):
         if body.input(i):

@@ -2,8 +2,8 @@
 
 MatMul or Gemm by a constant matrix that a DequantizeLinear makes, transposed or not, becomes
 `lepton.MatMulNBits`, which makes floats of the weights where it needs them; `fold_dequantize` would
-store them as floats. The groups are blocks of rows or of columns, all rows or columns, or the
-whole matrix.
+store them as floats. The groups are blocks of rows of one column, all of its rows, or the whole
+matrix; weights whose scales change within a row of a block of columns do become floats.
 """
 
 from __future__ import annotations
@@ -42,10 +42,9 @@ def _is_plain(node: Node) -> bool:
 
 @dataclass
 class _Weights:
-    """q [k, n] with scale and zero point [groups, n] (axis 0) or [k, groups] (axis 1)."""
+    """q [k, n] with scale and zero point [groups, n], of `size` rows each."""
 
     operands: list[str]
-    axis: int
     size: int
     makers: list[Node]
 
@@ -57,7 +56,7 @@ def _fuse(editor: Editor, node: Node, turned: bool) -> None:
     if weights is None:
         return
     attrs = {k: v for k, v in node.attrs.items() if k not in {"alpha", "beta", "transA", "transB"}}
-    attrs.update(block_size=weights.size, axis=weights.axis)
+    attrs["block_size"] = weights.size
     inputs, output = [node.inputs[0], *weights.operands], node.outputs[0]
     added = node.inputs[2] if node.key == "Gemm" and len(node.inputs) > 2 else ""
     if added:
@@ -83,22 +82,24 @@ def _weights(editor: Editor, name: str, turned: bool) -> _Weights | None:
         return None
     if scale is None or scale.dtype != np.float32 or (operands[2] and zero is None):
         return None
-    grouped = _grouped(source, values, scale, zero)
+    grouped = _grouped(source, values, scale, zero, turned)
     if grouped is None:
         return None
     arrays, axis, size = grouped
     if turned:
         arrays, axis = [np.ascontiguousarray(a.T) for a in arrays], 1 - axis
+    if axis != 0:
+        return None
     given = [values, scale, *([] if zero is None else [zero])]
     names = [
         name if made is array else editor.constant(made, name)
         for name, made, array in zip(operands, arrays, given)
     ]
-    return _Weights(names, axis, size, [*makers, source])
+    return _Weights(names, size, [*makers, source])
 
 
 def _grouped(
-    node: Node, values: Array, scale: Array, zero: Array | None
+    node: Node, values: Array, scale: Array, zero: Array | None, turned: bool
 ) -> tuple[list[Array], int, int] | None:
     """Values, scale and zero point as matrices; the axis and size of their groups."""
     axis, size = int_attr(node, "axis", 1) % 2, int_attr(node, "block_size", 0)
@@ -110,10 +111,10 @@ def _grouped(
         groups[axis] = -(-groups[axis] // size)
         return ([values, *arrays], axis, size) if list(scale.shape) == groups else None
     # One scale for each row or column: a group is all that shares one.
-    other = 1 - axis
     if scale.size == 1:
+        axis = 0 if turned else 1
         arrays = [np.full(values.shape[axis], a.reshape(-1)[0], a.dtype) for a in arrays]
     elif scale.shape != (values.shape[axis],):
         return None
-    arrays = [np.ascontiguousarray(np.expand_dims(a, other)) for a in arrays]
-    return [values, *arrays], other, values.shape[other]
+    arrays = [np.ascontiguousarray(np.expand_dims(a, 1 - axis)) for a in arrays]
+    return [values, *arrays], 1 - axis, values.shape[1 - axis]
