@@ -1,7 +1,7 @@
 # `make check`: what takes longer than a developer wants to wait for at every change.
-.PHONY: check-slow check-scalar check-asan check-ubsan
+.PHONY: check-slow check-scalar check-asan check-ubsan check-counts
 
-check: check-slow check-scalar check-asan check-ubsan ## Slow tests, scalar only, sanitizers, fuzzing
+check: check-slow check-scalar check-asan check-ubsan check-counts ## Slow tests, scalar only, sanitizers, fuzzing, counts
 
 # Large exports, the full fuzzing campaign, the worked example of CONTRIBUTING.md.
 check-slow: $(venv)/installed
@@ -30,3 +30,7 @@ check-asan: build/asan/python/built
 check-ubsan: build/ubsan/python/built
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 	PYTHONPATH=build/ubsan/python LEPTON_FUZZ_RUNS=500 $(pytest) -n $(PYTEST_WORKERS) $(wildcard $(sanitized))
+
+# Instructions of the hot kernels against the recorded ones; COUNTS_ARGS=--record records them anew.
+check-counts: build/counts/python/built
+	PYTHONPATH=build/counts/python $(python) benchmarks/instruction_counts.py $(COUNTS_ARGS)
