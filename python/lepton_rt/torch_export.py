@@ -20,6 +20,7 @@ import numpy as np
 from lepton_rt.errors import Error, InputError, UnsupportedError
 from lepton_rt.graph.ir import Graph
 from lepton_rt.torch_quantized import holds_narrow_ranges, with_clamps
+from lepton_rt.torch_recurrent import holds_recurrent_layers, translations, whole_layers
 
 _OPSET = 23
 """What PyTorch is asked for: its exporter lags behind ONNX."""
@@ -72,6 +73,8 @@ def import_torch(model: Any, example_inputs: Any = None, dynamic: Any = None) ->
     if _is_quantised(model):  # its own modes were settled when it was converted
         return _exported(_program(model, args, kwargs, shapes))
     with _eval_mode(model):
+        if holds_recurrent_layers(model):
+            return _exported(_program(model, args, kwargs, shapes))
         return _exported(model, args=args, kwargs=kwargs or None, dynamic_shapes=shapes)
 
 
@@ -198,7 +201,7 @@ def _program(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], shapes:
     free = torch.export.Dim.DYNAMIC
     shapes = pytree.tree_map(lambda s: free if isinstance(s, str) else s, shapes)
     try:
-        with _silenced(), torch.no_grad():
+        with _silenced(), torch.no_grad(), whole_layers():
             return torch.export.export(module, args, kwargs or None, dynamic_shapes=shapes)
     except Exception as error:
         raise UnsupportedError(f"PyTorch cannot export the model: {_cause(error)}") from error
@@ -212,12 +215,13 @@ def _exported(model: Any, **arguments: Any) -> Graph:
     if "dynamic_shapes" in arguments and arguments["dynamic_shapes"] is None:
         del arguments["dynamic_shapes"]
     try:
-        with _silenced(), torch.no_grad():
+        with _silenced(), torch.no_grad(), whole_layers():
             if not _is_module(model):
                 model = with_clamps(model)
             program = torch.onnx.export(
-                model, dynamo=True, opset_version=_OPSET, verbose=False, **arguments
-            )
+                model, dynamo=True, opset_version=_OPSET, verbose=False,
+                custom_translation_table=translations(), **arguments,
+            )  # fmt: skip
             assert program is not None
             proto = program.model_proto
     except (Error, MemoryError):
