@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,9 @@ def generate(
     seed: int | None = None,
     eos_token_id: int | None = None,
     stream: Callable[[Any], object] | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> Array:
-    """Continues token sequences with a causal language model.
+    """Continues token sequences with a causal language model, or with a decoder after its encoder.
 
     A model with cache inputs and outputs (``past_key_values.0.key`` and ``present.0.key``, or the
     pairs that the session was given as ``state``) reads the prompt once and then one token at a
@@ -47,19 +48,22 @@ def generate(
         eos_token_id: a sequence that emits it is finished and is filled up with it; generation
             ends when all are.
         stream: called with every new token: an int, or an int64 array [batch] for a batch.
+        inputs: the model's other inputs by name, the same for every token: what an encoder made
+            for its decoder to look at (states, or keys and values, and their mask).
 
     Returns:
         int64 array: the prompt and the new tokens, [sequence] or [batch, sequence].
 
     Raises:
         InputError: the prompt is empty or no array of integers, a parameter is out of its range,
-            or the model's inputs and outputs are not those of a language model.
+            inputs names no input of the model, or the model's inputs and outputs are not those of
+            a language model.
     """
     prompt, single = _prompt(ids)
     pick = _Picker(temperature, top_k, top_p, seed)
     if max_new_tokens < 0:
         raise InputError(f"max_new_tokens must not be negative, got {max_new_tokens}")
-    decoder = _Decoder(session)
+    decoder = _Decoder(session, inputs or {})
     tokens = prompt
     finished = np.zeros(len(prompt), np.bool_)
     for _ in range(max_new_tokens):
@@ -118,11 +122,16 @@ class _Picker:
 class _Decoder:
     """A session as a function from tokens so far to the logits of the next."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, given: Mapping[str, Any]) -> None:
         self._session = session
         self._state = session.new_state() if session.state else None
         self._seen = 0
-        self._specs = {s.name: s for s in session.inputs if s.name not in session.state}
+        free = [spec for spec in session.inputs if spec.name not in session.state]
+        unknown = [name for name in given if name not in (spec.name for spec in free)]
+        if unknown:
+            raise InputError(f"inputs names no input of the model: {', '.join(unknown)}")
+        self._given = {name: np.asarray(value) for name, value in given.items()}
+        self._specs = {spec.name: spec for spec in free if spec.name not in given}
         self._ids = _ids_input(self._specs)
         names = [spec.name for spec in session.outputs]
         self._logits = names.index("logits") if "logits" in names else 0
@@ -155,8 +164,11 @@ class _Decoder:
         }
         missing = [name for name in self._specs if name not in known]
         if missing:
-            raise InputError(f"generation does not know what to feed to {', '.join(missing)}")
-        return {n: np.ascontiguousarray(known[n], spec.dtype) for n, spec in self._specs.items()}
+            raise InputError(
+                f"generation does not know what to feed to {', '.join(missing)}: give it as inputs"
+            )
+        made = {n: np.ascontiguousarray(known[n], spec.dtype) for n, spec in self._specs.items()}
+        return {**self._given, **made}
 
 
 def _ids_input(specs: dict[str, Any]) -> str:

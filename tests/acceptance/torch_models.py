@@ -1,7 +1,7 @@
-"""The architectures that PyTorch users bring: small configurations with random weights.
+"""The architectures that PyTorch users bring, with random weights: small, and at their real size.
 
-What is tested is the shape of the network, not its size. An entry makes the module, its example
-inputs, which dimensions are dynamic, and inputs of another size.
+An entry makes the module, its example inputs, which dimensions are dynamic, and inputs of another
+size. `full` says which of the two sizes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 import torch
 import transformers as hf
 from torch import nn
-from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+from acceptance.torch_networks import DenseNet, UNet
 
 
 @dataclass
@@ -33,104 +35,162 @@ SMALL = {
 }
 
 
-def _image(module: Any, name: str = "pixel_values", size: int = 64, free: bool = True) -> Case:
+def _image(
+    module: Any, full: bool, name: str = "pixel_values", size: int = 64, free: bool = True
+) -> Case:
+    """free: height and width may vary, too."""
+    size = 224 if full else size
     dims = {0: "n", 2: "h", 3: "w"} if free else {0: "n"}
-    other = (3, 3, size + 32, size) if free else (3, 3, size, size)
-    return Case(module, (torch.randn(2, 3, size, size),), {name: dims}, (torch.randn(other),))
+    other = (1, 3, size + 32, size) if free else (3, 3, size, size)
+    return Case(module, (_pictures(2, 3, size, size),), {name: dims}, (_pictures(*other),))
 
 
-def _text(module: Any) -> Case:
+def _pictures(*shape: int) -> Any:
+    """Noise about other colours and of other contrast in every picture."""
+    colours, contrast = torch.randn(*shape[:2], 1, 1), torch.rand(shape[0], 1, 1, 1) + 0.5
+    return colours + contrast * torch.randn(shape)
+
+
+def _text(module: Any, full: bool) -> Case:
     def inputs(batch: int, length: int) -> tuple[Any, Any]:
         mask = torch.ones(batch, length, dtype=torch.long)
         mask[0, length // 2 :] = 0
-        return torch.randint(3, 99, (batch, length)), mask
+        return torch.randint(3, 30000 if full else 99, (batch, length)), mask
 
     dims = {0: "batch", 1: "length"}
     names = {"input_ids": dims, "attention_mask": dims}
-    return Case(module, inputs(2, 12), names, inputs(3, 17))
+    sizes = ((2, 64), (3, 37)) if full else ((2, 12), (3, 17))
+    return Case(module, inputs(*sizes[0]), names, inputs(*sizes[1]))
 
 
-def convnext() -> Case:
-    config = hf.ConvNextConfig(depths=[1, 1, 2, 1], hidden_sizes=[16, 32, 64, 96], image_size=64)
-    return _image(hf.ConvNextModel(config))
+def _prompt(module: Any, full: bool) -> Case:
+    case = _text(_ById(module), full)
+    return Case(
+        case.module,
+        case.inputs[:1],
+        {"input_ids": case.dynamic["input_ids"]},
+        case.others[:1],
+    )
 
 
-def efficientnet() -> Case:
+def convnext(full: bool) -> Case:
+    """ConvNeXt-tiny."""
+    small = {"depths": [1, 1, 2, 1], "hidden_sizes": [16, 32, 64, 96], "image_size": 64}
+    return _image(hf.ConvNextModel(hf.ConvNextConfig(**({} if full else small))), full)
+
+
+def efficientnet(full: bool) -> Case:
+    """EfficientNet-B0."""
+    sizes = (224, 1.0, 1280) if full else (64, 0.5, 640)
     config = hf.EfficientNetConfig(
-        image_size=64, width_coefficient=0.5, depth_coefficient=0.5, hidden_dim=640
-    )
-    return _image(hf.EfficientNetModel(config), free=False)
-
-
-def resnet() -> Case:
-    config = hf.ResNetConfig(embedding_size=8, hidden_sizes=[32, 64], depths=[2, 1])
-    return _image(hf.ResNetModel(config))
-
-
-def mobilenet_v2() -> Case:
-    return _image(hf.MobileNetV2Model(hf.MobileNetV2Config(depth_multiplier=0.35)))
-
-
-def vit() -> Case:
-    sizes = {key: SMALL[key] for key in SMALL if key != "vocab_size"}
-    return _image(
-        hf.ViTModel(hf.ViTConfig(**sizes, image_size=32, patch_size=8)), size=32, free=False
-    )
-
-
-def bert() -> Case:
-    return _text(hf.BertModel(hf.BertConfig(**SMALL)))
-
-
-def distilbert() -> Case:
-    config = hf.DistilBertConfig(vocab_size=100, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
-    return _text(hf.DistilBertModel(config))
-
-
-def roberta() -> Case:
-    return _text(hf.RobertaModel(hf.RobertaConfig(**SMALL, max_position_embeddings=64)))
-
-
-def t5_encoder() -> Case:
-    config = hf.T5Config(vocab_size=100, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
-    return _text(hf.T5EncoderModel(config))
-
-
-def gpt2() -> Case:
-    config = hf.GPT2Config(
-        vocab_size=100, n_embd=32, n_layer=2, n_head=4, n_positions=64, use_cache=False,
-        bos_token_id=1, eos_token_id=2,
+        image_size=sizes[0], width_coefficient=sizes[1], depth_coefficient=sizes[1],
+        hidden_dim=sizes[2],
     )  # fmt: skip
-    case = _text(_ById(hf.GPT2LMHeadModel(config)))
-    return Case(case.module, case.inputs[:1], {"input_ids": {0: "n", 1: "s"}}, case.others[:1])
+    return _image(hf.EfficientNetModel(config), full, free=False)
 
 
-def llama() -> Case:
-    config = hf.LlamaConfig(
-        **SMALL, num_key_value_heads=2, max_position_embeddings=64, use_cache=False
-    )
-    return _text(hf.LlamaForCausalLM(config))
+def resnet(full: bool) -> Case:
+    """ResNet-50."""
+    small = {"embedding_size": 8, "hidden_sizes": [32, 64], "depths": [2, 1]}
+    return _image(hf.ResNetModel(hf.ResNetConfig(**({} if full else small))), full)
 
 
-def whisper_encoder() -> Case:
+def mobilenet_v2(full: bool) -> Case:
+    """MobileNetV2."""
+    config = hf.MobileNetV2Config(depth_multiplier=1.0 if full else 0.35)
+    return _image(hf.MobileNetV2Model(config), full, free=False)
+
+
+def vit(full: bool) -> Case:
+    """ViT-B/16."""
+    small = {key: SMALL[key] for key in SMALL if key != "vocab_size"}
+    config = hf.ViTConfig() if full else hf.ViTConfig(**small, image_size=32, patch_size=8)
+    return _image(hf.ViTModel(config), full, size=32, free=False)
+
+
+def bert(full: bool) -> Case:
+    """BERT-base."""
+    return _text(hf.BertModel(hf.BertConfig(**({} if full else SMALL))), full)
+
+
+def distilbert(full: bool) -> Case:
+    """DistilBERT-base."""
+    small = {"vocab_size": 100, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
+    return _text(hf.DistilBertModel(hf.DistilBertConfig(**({} if full else small))), full)
+
+
+def roberta(full: bool) -> Case:
+    """RoBERTa-base."""
+    config = hf.RobertaConfig() if full else hf.RobertaConfig(**SMALL, max_position_embeddings=64)
+    return _text(hf.RobertaModel(config), full)
+
+
+def t5_encoder(full: bool) -> Case:
+    """The encoder of T5-small."""
+    return _text(hf.T5EncoderModel(t5_config(full)), full)
+
+
+def gpt2(full: bool) -> Case:
+    """GPT-2 (124 M parameters) reading a prompt."""
+    return _prompt(hf.GPT2LMHeadModel(gpt2_config(full)), full)
+
+
+def llama(full: bool) -> Case:
+    """A Llama of 56 M parameters reading a prompt."""
+    return _prompt(hf.LlamaForCausalLM(llama_config(full)), full)
+
+
+def whisper_encoder(full: bool) -> Case:
+    """The encoder of Whisper-tiny."""
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-    config = hf.WhisperConfig(
-        d_model=32, encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=64,
-        max_source_positions=50, num_mel_bins=20,
-    )  # fmt: skip
-    dims = {"input_features": {0: "n"}}
-    return Case(
-        WhisperEncoder(config), (torch.randn(2, 20, 100),), dims, (torch.randn(3, 20, 100),)
+    config = whisper_config(full)
+    shape = (config.num_mel_bins, 2 * config.max_source_positions)
+    examples = [(torch.randn(batch, *shape),) for batch in ((2, 1) if full else (2, 3))]
+    return Case(WhisperEncoder(config), examples[0], {"input_features": {0: "n"}}, examples[1])
+
+
+def unet(full: bool) -> Case:
+    """A U-Net of five levels and 31 M parameters."""
+    return _image(UNet((64, 128, 256, 512, 1024) if full else (8, 16, 32)), False, "x", size=64)
+
+
+def densenet(full: bool) -> Case:
+    """DenseNet-121."""
+    return _image(DenseNet(32, (6, 12, 24, 16)) if full else DenseNet(8, (2, 3)), full, "x")
+
+
+def gpt2_config(full: bool) -> Any:
+    small = {"vocab_size": 100, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
+    return hf.GPT2Config(**({} if full else small), bos_token_id=None, eos_token_id=None)
+
+
+def llama_config(full: bool) -> Any:
+    real = {
+        "vocab_size": 32000, "hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8,
+        "intermediate_size": 1408,
+    }  # fmt: skip
+    sizes = {**real, "num_key_value_heads": 4} if full else {**SMALL, "num_key_value_heads": 2}
+    return hf.LlamaConfig(
+        **sizes, max_position_embeddings=512, bos_token_id=None, eos_token_id=None
     )
 
 
-def unet() -> Case:
-    return _image(UNet(), "x", size=32)
+def t5_config(full: bool) -> Any:
+    small = {"vocab_size": 100, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_heads": 4}
+    return hf.T5Config() if full else hf.T5Config(**small, num_layers=2)
 
 
-def densenet() -> Case:
-    return _image(DenseNet(), "x")
+def whisper_config(full: bool) -> Any:
+    """Whisper-tiny, or smaller."""
+    if full:
+        return hf.WhisperConfig()
+    return hf.WhisperConfig(
+        vocab_size=100, d_model=32, encoder_layers=2, encoder_attention_heads=4,
+        encoder_ffn_dim=64, decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=64,
+        max_source_positions=50, max_target_positions=64, num_mel_bins=20,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
 
 
 class _ById(nn.Module):
@@ -141,72 +201,36 @@ class _ById(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Any) -> Any:
-        return self.model(input_ids=input_ids).logits
+        return self.model(input_ids=input_ids, use_cache=False).logits
 
 
-def _double_conv(inputs: int, outputs: int) -> Any:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1),
-        nn.GroupNorm(4, outputs),
-        nn.SiLU(),
-        nn.Conv2d(outputs, outputs, 3, padding=1),
-        nn.InstanceNorm2d(outputs),
-        nn.LeakyReLU(0.1),
-    )
+def enlivened(module: Any, inputs: tuple[Any, ...]) -> Any:
+    """The module in eval mode with random weights of the sizes that trained ones have.
+
+    Fresh networks have no biases and norms that scale by one; their activations fade away, or
+    hardly depend on the input: errors would not show.
+    """
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, nn.Embedding):
+                nn.init.normal_(part.weight, std=0.3)
+            elif isinstance(part, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, Conv1D)):
+                transposed = isinstance(part, (nn.ConvTranspose2d, Conv1D))
+                fan_in = part.weight.numel() // part.weight.shape[1 if transposed else 0]
+                nn.init.normal_(part.weight, std=fan_in**-0.5)
+        for parameter in module.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        for norm in norms:
+            norm.momentum = None  # the average of all batches
+        module.train(bool(norms))
+        for _ in range(2 if norms else 0):
+            module(*(_pictures(*x.shape) for x in inputs))
+    return module.eval()
 
 
-class UNet(nn.Module):
-    """Two levels down and up again: once by transposed convolution, once by interpolation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.top, self.middle, self.bottom = (
-            _double_conv(i, o) for i, o in ((3, 8), (8, 16), (16, 32))
-        )
-        self.up = nn.ConvTranspose2d(32, 16, 2, 2)
-        self.join_middle, self.join_top = _double_conv(32, 16), _double_conv(24, 8)
-        self.out = nn.Conv2d(8, 2, 1)
-
-    def forward(self, x: Any) -> Any:
-        top = self.top(x)
-        middle = self.middle(F.max_pool2d(top, 2))
-        y = self.up(self.bottom(F.max_pool2d(middle, 2)))
-        y = self.join_middle(torch.cat([y, middle], 1))
-        y = F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False)
-        return torch.sigmoid(self.out(self.join_top(torch.cat([y, top], 1))))
-
-
-class DenseNet(nn.Module):
-    """One dense block with bottlenecks, a transition, a classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, 16, 7, 2, 3, bias=False),
-            nn.BatchNorm2d(16),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2, 1),
-        )
-        self.layers = nn.ModuleList(self._layer(16 + 8 * i) for i in range(4))
-        self.transition = nn.Sequential(
-            nn.BatchNorm2d(48), nn.ReLU(), nn.Conv2d(48, 24, 1), nn.AvgPool2d(2)
-        )
-        self.classifier = nn.Linear(24, 10)
-
-    def _layer(self, channels: int) -> Any:
-        return nn.Sequential(
-            nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, 16, 1, bias=False),
-            nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3, padding=1, bias=False),
-        )  # fmt: skip
-
-    def forward(self, x: Any) -> Any:
-        x = self.stem(x)
-        for layer in self.layers:
-            x = torch.cat([x, layer(x)], 1)
-        return self.classifier(F.adaptive_avg_pool2d(self.transition(x), 1).flatten(1))
-
-
-CASES: dict[str, Callable[[], Case]] = {
+CASES: dict[str, Callable[[bool], Case]] = {
     make.__name__: make
     for make in (
         bert, convnext, densenet, distilbert, efficientnet, gpt2, llama, mobilenet_v2, resnet,
