@@ -108,13 +108,37 @@ struct Quantizer {
   __m256i zero_point_i16x16;
 };
 
+// v / divisor.
+struct Divider {
+  explicit Divider(float divisor) : divisor_f32x8(_mm256_set1_ps(divisor)) {}
+  __m256 operator()(__m256 v) const { return _mm256_div_ps(v, divisor_f32x8); }
+  __m256 divisor_f32x8;
+};
+
+// The same bits from the correctly rounded reciprocal: two corrections by exact remainders
+// (Markstein, IBM J. Res. Dev. 34(1), 1990), of which the first brings the quotient within a unit
+// of its last place and the second rounds it correctly. Needs every product to stay normal, or so
+// small that it rounds to zero anyway: scales_are_moderate.
+struct ReciprocalDivider {
+  explicit ReciprocalDivider(float divisor)
+      : divisor_f32x8(_mm256_set1_ps(divisor)), reciprocal_f32x8(_mm256_set1_ps(1.f / divisor)) {}
+  __m256 corrected(__m256 q, __m256 v) const {
+    return _mm256_fmadd_ps(_mm256_fnmadd_ps(q, divisor_f32x8, v), reciprocal_f32x8, q);
+  }
+  __m256 operator()(__m256 v) const {
+    return corrected(corrected(_mm256_mul_ps(v, reciprocal_f32x8), v), v);
+  }
+  __m256 divisor_f32x8, reciprocal_f32x8;
+};
+
 // The quantised addition of a residual: from q's float to the sum in units of the output.
+template <typename Divide>
 struct Adder {
   explicit Adder(const EpilogueS8Params& params)
       : inner(params.requantize.zero_point, params.requantize.lo, params.requantize.hi),
         q_scale_f32x8(_mm256_set1_ps(params.requantize.q_scale)),
         r_scale_f32x8(_mm256_set1_ps(params.requantize.r_scale)),
-        out_scale_f32x8(_mm256_set1_ps(params.requantize.out_scale)),
+        divide(params.requantize.out_scale),
         r_zero_point_i32x8(_mm256_set1_epi32(params.requantize.r_zero_point)),
         r_signed(params.r_signed) {}
 
@@ -125,17 +149,47 @@ struct Adder {
     const __m256 x_f32x8 = _mm256_mul_ps(_mm256_cvtepi32_ps(inner.centred(v)), q_scale_f32x8);
     const __m256 y_f32x8 = _mm256_mul_ps(
         _mm256_cvtepi32_ps(_mm256_sub_epi32(r_i32x8, r_zero_point_i32x8)), r_scale_f32x8);
-    return _mm256_div_ps(_mm256_add_ps(x_f32x8, y_f32x8), out_scale_f32x8);
+    return divide(_mm256_add_ps(x_f32x8, y_f32x8));
   }
 
   Quantizer inner;
-  __m256 q_scale_f32x8, r_scale_f32x8, out_scale_f32x8;
+  __m256 q_scale_f32x8, r_scale_f32x8;
+  Divide divide;
   __m256i r_zero_point_i32x8;
   bool r_signed;
 };
 
 inline void store_sixteen(uint8_t* p, __m128i bytes) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+}
+
+template <typename Divide>
+inline void requantize_add(const EpilogueS8Params& params) {
+  const Requantize& r = params.requantize;
+  const Adder<Divide> add(params);
+  const Quantizer outer(r.out_zero_point, r.out_lo, r.out_hi);
+  const uint8_t* const residual = static_cast<const uint8_t*>(params.residual);
+  uint8_t* const dst = static_cast<uint8_t*>(params.dst);
+  size_t j = 0;
+  for (; j + 16 <= params.n; j += 16) {
+    const Columns<Whole> left(params, Whole{}, j), right(params, Whole{}, j + 8);
+    for (size_t i = 0; i < params.m; ++i) {
+      const int32_t* acc = params.acc + i * params.acc_stride;
+      const uint8_t* from = residual + i * params.residual_stride + j;
+      store_sixteen(dst + i * params.dst_stride + j,
+                    outer.bytes(add(left.scaled(acc), Whole{}.load_bytes(from)),
+                                add(right.scaled(acc), Whole{}.load_bytes(from + 8))));
+    }
+  }
+  for_each_eight(params, j, [&](auto columns) {
+    for (size_t i = 0; i < params.m; ++i) {
+      const uint8_t* from = residual + i * params.residual_stride + columns.j;
+      const __m256 v_f32x8 =
+          add(columns.scaled(params.acc + i * params.acc_stride), columns.access.load_bytes(from));
+      columns.access.store_bytes(dst + i * params.dst_stride + columns.j,
+                                 outer.bytes(v_f32x8, v_f32x8));
+    }
+  });
 }
 
 }  // namespace
@@ -168,31 +222,10 @@ void epilogue_s8_requantize_avx2(const EpilogueS8Params& shared) {
 
 void epilogue_s8_requantize_add_avx2(const EpilogueS8Params& shared) {
   const EpilogueS8Params params = shared;
-  const Requantize& r = params.requantize;
-  const Adder add(params);
-  const Quantizer outer(r.out_zero_point, r.out_lo, r.out_hi);
-  const uint8_t* const residual = static_cast<const uint8_t*>(params.residual);
-  uint8_t* const dst = static_cast<uint8_t*>(params.dst);
-  size_t j = 0;
-  for (; j + 16 <= params.n; j += 16) {
-    const Columns<Whole> left(params, Whole{}, j), right(params, Whole{}, j + 8);
-    for (size_t i = 0; i < params.m; ++i) {
-      const int32_t* acc = params.acc + i * params.acc_stride;
-      const uint8_t* from = residual + i * params.residual_stride + j;
-      store_sixteen(dst + i * params.dst_stride + j,
-                    outer.bytes(add(left.scaled(acc), Whole{}.load_bytes(from)),
-                                add(right.scaled(acc), Whole{}.load_bytes(from + 8))));
-    }
-  }
-  for_each_eight(params, j, [&](auto columns) {
-    for (size_t i = 0; i < params.m; ++i) {
-      const uint8_t* from = residual + i * params.residual_stride + columns.j;
-      const __m256 v_f32x8 =
-          add(columns.scaled(params.acc + i * params.acc_stride), columns.access.load_bytes(from));
-      columns.access.store_bytes(dst + i * params.dst_stride + columns.j,
-                                 outer.bytes(v_f32x8, v_f32x8));
-    }
-  });
+  if (scales_are_moderate(params.requantize))
+    requantize_add<ReciprocalDivider>(params);
+  else
+    requantize_add<Divider>(params);
 }
 
 void epilogue_s8_f32_avx2(const EpilogueS8Params& shared) {

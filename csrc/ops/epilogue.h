@@ -47,6 +47,13 @@ struct Requantize {
   int32_t r_zero_point = 0, out_zero_point = 0, out_lo = 0, out_hi = 255;
 };
 
+// Whether kernels may divide by multiplying with a reciprocal: sums and quotients of a quantised
+// addition then neither overflow nor lose bits that matter.
+static inline bool scales_are_moderate(const Requantize& r) {
+  const auto moderate = [](float scale) { return scale > 0x1p-40f && scale < 0x1p40f; };
+  return moderate(r.q_scale) && moderate(r.r_scale) && moderate(r.out_scale);
+}
+
 enum class EpilogueS8Kind : uint8_t { kRequantize, kRequantizeAdd, kF32, kS32 };
 
 struct EpilogueS8Params {

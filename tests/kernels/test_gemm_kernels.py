@@ -364,6 +364,23 @@ def test_requantize_add(
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("line", lines("epilogue_s8", "requantize_add"))
+def test_requantize_add_rounds_as_a_division(line: Line, rng: np.random.Generator) -> None:
+    """All pairs of bytes under many scales, some of them too large or small to be multiplied."""
+    q, r = (v.reshape(1, -1) for v in np.meshgrid(np.arange(256), np.arange(256)))
+    one = np.ones(q.size, np.float32)
+    scales = np.exp2(rng.uniform(-8, 8, (40, 3)))
+    scales[0] *= 1e-30
+    scales[1] *= 1e30
+    for q_scale, r_scale, out_scale in scales.astype(np.float32):
+        constants = {"zero_point": 9, "q_scale": q_scale, "r_scale": r_scale}
+        constants |= {"out_scale": out_scale, "r_zero_point": 77, "out_zero_point": 130}
+        acc, residual = (q - 9).astype(np.int32), r.astype(np.uint8)
+        got = run_epilogue_s8(line, acc, None, one, residual, constants, "uint8", 0, False)
+        v = (q - 9).astype(np.float32) * q_scale + (r - 77).astype(np.float32) * r_scale
+        np.testing.assert_array_equal(got, quantize(v / out_scale, 130, 0, 255))
+
+
 @pytest.mark.parametrize("line", lines("epilogue_s8", "f32"))
 @pytest.mark.parametrize("at_start", PLACEMENTS)
 def test_dequantize(line: Line, rng: np.random.Generator, at_start: bool) -> None:
