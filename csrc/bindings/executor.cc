@@ -354,17 +354,22 @@ py::tuple tensor_of(const Plan& plan, int id) {
   return py::make_tuple(text(plan.tensors[id].name), name_of(dtype));
 }
 
-// (operator, kernel, name, input names, output names, dtypes of the outputs) of every step.
-py::list steps(const PyExecutor& executor) {
-  const Plan& plan = executor.plan();
-  py::list rows;
+void add_steps(const Plan& plan, py::list* rows) {
   for (const PlanStep& step : plan.steps) {
     py::tuple dtypes(step.outputs.size());
     for (size_t i = 0; i < step.outputs.size(); ++i)
       dtypes[i] = step.outputs[i] < 0 ? "" : name_of(plan.tensors[step.outputs[i]].info.dtype);
-    rows.append(py::make_tuple(text(step.op), text(step.kernel), text(step.name),
-                               names_of(plan, step.inputs), names_of(plan, step.outputs), dtypes));
+    rows->append(py::make_tuple(text(step.op), text(step.kernel), text(step.name),
+                                names_of(plan, step.inputs), names_of(plan, step.outputs), dtypes));
+    for (const PlanBody& body : step.bodies) add_steps(*body.plan, rows);
   }
+}
+
+// (operator, kernel, name, input names, output names, dtypes of the outputs) of every step; those
+// of a body follow the step it belongs to.
+py::list steps(const PyExecutor& executor) {
+  py::list rows;
+  add_steps(executor.plan(), &rows);
   return rows;
 }
 
@@ -394,6 +399,7 @@ std::vector<std::pair<size_t, std::string>> rejected_steps(const py::bytes& meta
   const LoadedPlan loaded(meta, blobs, false);
   std::vector<std::pair<size_t, std::string>> rejected;
   for (size_t i = 0; i < loaded.plan->steps.size(); ++i) {
+    if (!loaded.plan->steps[i].bodies.empty()) continue;  // its bodies were asked about before
     std::unique_ptr<Op> op;
     const Status status = make_op(describe(*loaded.plan, i), nullptr, &op);
     if (status.code() == Code::kUnsupported) rejected.emplace_back(i, status.message());

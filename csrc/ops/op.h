@@ -106,6 +106,8 @@ class DynamicArgs {
   // Memory for output i, valid until the run ends; null when out of memory or the shape is invalid.
   virtual void* allocate(int i, DType dtype, const Shape& shape) = 0;
   virtual Parallel parallel() const = 0;
+  // Whether the run should stop; cheap to ask often.
+  virtual bool interrupted() = 0;
 };
 using DynamicFn = std::function<Status(DynamicArgs&)>;
 

@@ -13,6 +13,7 @@ namespace {
 constexpr size_t kMaxKnownBytes = 8192;
 // How often a run asks whether it was interrupted.
 constexpr auto kInterruptPeriod = std::chrono::milliseconds(20);
+using Clock = std::chrono::steady_clock;
 
 size_t bytes_of(const TensorInfo& t) {
   return static_cast<size_t>(t.shape.elements()) * size_of(t.dtype);
@@ -410,7 +411,6 @@ bool Context::is_current(const Segment& segment) const {
 Status Context::run_segment(Segment& segment, const Interrupt& interrupt) {
   for (const Segment::Patch& patch : segment.patches)
     segment.pointers[patch.pointer] = slots_[patch.root].pointer;
-  using Clock = std::chrono::steady_clock;
   const Parallel parallel(executor_.threads() > 1 ? process_pool() : nullptr, executor_.threads());
   auto asked = interrupt.requested ? Clock::now() : Clock::time_point();
   for (const Segment::Step& step : segment.steps) {
@@ -428,13 +428,14 @@ Status Context::run_segment(Segment& segment, const Interrupt& interrupt) {
     asked = now;
     if (interrupt.requested(interrupt.context)) return {Code::kInterrupted, "interrupted"};
   }
-  return segment.dynamic ? run_dynamic(segment) : Status();
+  return segment.dynamic ? run_dynamic(segment, interrupt) : Status();
 }
 
 // A dynamic step's view: inputs where they are now, outputs in buffers the context keeps.
 class Context::DynamicCall : public DynamicArgs {
  public:
-  DynamicCall(Context& context, const PlanStep& step) : context_(context), step_(step) {
+  DynamicCall(Context& context, const PlanStep& step, const Interrupt& interrupt)
+      : context_(context), step_(step), interrupt_(interrupt), asked_(Clock::now()) {
     for (int id : step.inputs) {
       inputs_.push_back(id < 0 ? TensorInfo{} : context.slots_[id].info);
       if (id >= 0) inputs_.back().data = context.slots_[context.slots_[id].root].pointer;
@@ -444,6 +445,14 @@ class Context::DynamicCall : public DynamicArgs {
   Parallel parallel() const override {
     const int threads = context_.executor_.threads();
     return {threads > 1 ? process_pool() : nullptr, threads};
+  }
+
+  bool interrupted() override {
+    if (interrupt_.requested == nullptr) return false;
+    const auto now = Clock::now();
+    if (now - asked_ < kInterruptPeriod) return false;
+    asked_ = now;
+    return interrupt_.requested(interrupt_.context);
   }
 
   void* allocate(int i, DType dtype, const Shape& shape) override {
@@ -467,14 +476,16 @@ class Context::DynamicCall : public DynamicArgs {
  private:
   Context& context_;
   const PlanStep& step_;
+  const Interrupt& interrupt_;
+  Clock::time_point asked_;
   std::vector<TensorInfo> inputs_;
 };
 
-Status Context::run_dynamic(Segment& segment) {
+Status Context::run_dynamic(Segment& segment, const Interrupt& interrupt) {
   const PlanStep& step = plan_.steps[segment.last - 1];
   for (int id : step.outputs)
     if (id >= 0) slots_[id].home = Home::kNone;
-  DynamicCall call(*this, step);
+  DynamicCall call(*this, step, interrupt);
   Status status = segment.dynamic(call);
   for (int id : step.outputs)
     if (status.ok() && id >= 0 && slots_[id].home != Home::kDynamic)

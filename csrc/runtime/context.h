@@ -73,7 +73,7 @@ class Context {
   Status ensure_segment(size_t index);
   bool is_current(const Segment& segment) const;
   Status run_segment(Segment& segment, const Interrupt& interrupt);
-  Status run_dynamic(Segment& segment);
+  Status run_dynamic(Segment& segment, const Interrupt& interrupt);
   void copy_outputs(void* const* outputs);
   Status evaluate_now(Segment& segment, int step);
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "runtime/control_flow.h"
+
 namespace lepton {
 namespace {
 
@@ -33,7 +35,7 @@ Status make_op(const StepDesc& desc, const HostFn& host, std::unique_ptr<Op>* op
   return factory(desc, op);
 }
 
-Status Executor::create(std::unique_ptr<Plan> plan, ExecutorOptions options,
+Status Executor::create(std::shared_ptr<const Plan> plan, ExecutorOptions options,
                         std::unique_ptr<Executor>* out) {
   auto executor = std::make_unique<Executor>();
   executor->plan_ = std::move(plan);
@@ -42,7 +44,11 @@ Status Executor::create(std::unique_ptr<Plan> plan, ExecutorOptions options,
   const Plan& p = *executor->plan_;
   executor->ops_.resize(p.steps.size());
   for (size_t i = 0; i < p.steps.size(); ++i) {
-    Status status = make_op(describe(p, i), executor->options_.host, &executor->ops_[i]);
+    const StepDesc desc = describe(p, i);
+    std::unique_ptr<Op>* op = &executor->ops_[i];
+    Status status = p.steps[i].bodies.empty()
+                        ? make_op(desc, executor->options_.host, op)
+                        : make_control_flow(p.steps[i], desc, executor->options_, op);
     if (!status.ok())
       return {status.code(), std::string(p.steps[i].op) + " \"" + std::string(p.steps[i].name) +
                                  "\": " + status.message()};

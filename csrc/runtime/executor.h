@@ -20,7 +20,7 @@ struct ExecutorOptions {
 
 class Executor {
  public:
-  static Status create(std::unique_ptr<Plan> plan, ExecutorOptions options,
+  static Status create(std::shared_ptr<const Plan> plan, ExecutorOptions options,
                        std::unique_ptr<Executor>* executor);
 
   const Plan& plan() const { return *plan_; }
@@ -37,7 +37,7 @@ class Executor {
 
   Status check_shapes(const std::vector<Shape>& shapes) const;
 
-  std::unique_ptr<Plan> plan_;
+  std::shared_ptr<const Plan> plan_;
   ExecutorOptions options_;
   std::vector<std::unique_ptr<Op>> ops_;
   std::mutex mutex_;

@@ -1,6 +1,7 @@
 #include "runtime/plan.h"
 
 #include <cstring>
+#include <functional>
 #include <type_traits>
 
 namespace lepton {
@@ -96,19 +97,28 @@ Status read_ids(Reader& in, const Plan& plan, std::vector<int>* ids) {
   return in.ok() ? Status() : broken("truncated step");
 }
 
-Status read_attribute(Reader& in, Attrs* attrs) {
+constexpr uint8_t kBody = 3;
+constexpr int kMaxDepth = 64;
+
+using ParseBody = std::function<Status(const std::byte*, size_t, std::shared_ptr<const Plan>*)>;
+
+Status read_attribute(Reader& in, const ParseBody& parse_body, PlanStep* step) {
   Attrs::Entry e{};
   e.name = in.string();
   const auto kind = in.get<uint8_t>();
-  if (kind > Attrs::Entry::kString) return broken("attribute kind");
-  e.kind = static_cast<Attrs::Entry::Kind>(kind);
+  if (kind > kBody) return broken("attribute kind");
+  if (kind != kBody) e.kind = static_cast<Attrs::Entry::Kind>(kind);
   const size_t width = kind == Attrs::Entry::kInts ? 8 : kind == Attrs::Entry::kFloats ? 4 : 1;
   e.count = in.count(width);
   in.align(8);
   e.data = in.take(e.count * width);
   if (!in.ok()) return broken("truncated attribute");
-  attrs->add(e);
-  return {};
+  if (kind != kBody) {
+    step->attrs.add(e);
+    return {};
+  }
+  step->bodies.push_back({e.name, nullptr});
+  return parse_body(static_cast<const std::byte*>(e.data), e.count, &step->bodies.back().plan);
 }
 
 Status link_step(const PlanStep& step, int index, Plan* plan) {
@@ -128,7 +138,7 @@ Status link_step(const PlanStep& step, int index, Plan* plan) {
   return {};
 }
 
-Status read_step(Reader& in, Plan* plan) {
+Status read_step(Reader& in, const ParseBody& parse_body, Plan* plan) {
   PlanStep step;
   step.op = in.string();
   step.kernel = in.string();
@@ -136,7 +146,8 @@ Status read_step(Reader& in, Plan* plan) {
   LEPTON_RETURN_IF_ERROR(read_ids(in, *plan, &step.inputs));
   LEPTON_RETURN_IF_ERROR(read_ids(in, *plan, &step.outputs));
   const uint32_t attributes = in.count(9);
-  for (uint32_t i = 0; i < attributes; ++i) LEPTON_RETURN_IF_ERROR(read_attribute(in, &step.attrs));
+  for (uint32_t i = 0; i < attributes; ++i)
+    LEPTON_RETURN_IF_ERROR(read_attribute(in, parse_body, &step));
   if (!in.ok()) return broken("truncated step");
   LEPTON_RETURN_IF_ERROR(link_step(step, static_cast<int>(plan->steps.size()), plan));
   plan->steps.push_back(std::move(step));
@@ -145,12 +156,20 @@ Status read_step(Reader& in, Plan* plan) {
 
 }  // namespace
 
-Status Plan::parse(const std::byte* meta, size_t size, const std::vector<Blob>& blobs,
+Status Plan::parse(const std::byte* meta, size_t size, const std::vector<Blob>& blobs, int depth,
                    std::unique_ptr<Plan>* out) {
+  if (depth > kMaxDepth) return broken("bodies nested too deep");
+  const ParseBody parse_body = [&](const std::byte* data, size_t bytes,
+                                   std::shared_ptr<const Plan>* body) -> Status {
+    std::unique_ptr<Plan> made;
+    LEPTON_RETURN_IF_ERROR(parse(data, bytes, blobs, depth + 1, &made));
+    *body = std::move(made);
+    return {};
+  };
   Reader in(meta, size);
   auto plan = std::make_unique<Plan>();
   plan->meta = {meta, size};
-  plan->blobs = blobs;
+  if (depth == 0) plan->blobs = blobs;
   const std::string isa(in.string());
   plan->producer = in.string();
   if (!in.ok()) return broken("truncated header");
@@ -168,7 +187,8 @@ Status Plan::parse(const std::byte* meta, size_t size, const std::vector<Blob>& 
     plan->outputs.push_back(static_cast<int>(id));
   }
   const uint32_t steps = in.count(24);
-  for (uint32_t i = 0; i < steps; ++i) LEPTON_RETURN_IF_ERROR(read_step(in, plan.get()));
+  for (uint32_t i = 0; i < steps; ++i)
+    LEPTON_RETURN_IF_ERROR(read_step(in, parse_body, plan.get()));
   if (!in.at_end()) return broken("trailing bytes");
   for (int id : plan->outputs) {
     PlanTensor& t = plan->tensors[id];

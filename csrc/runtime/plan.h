@@ -9,7 +9,8 @@
 //   u32 count, then per graph output: u32 tensor
 //   u32 count, then per step: string op, string kernel, string name,
 //       u32 count + i32 input tensors (-1 omitted), u32 count + i32 output tensors (-1 omitted),
-//       u32 count + attributes: string name, u8 kind, u32 count, padding to 8, payload
+//       u32 count + attributes: string name, u8 kind, u32 count, padding to 8, payload. The payload
+//       of kind 3 is the meta of a plan: a body of If, Loop or Scan, over the same blobs.
 // A string is u32 length + bytes. Blobs are byte ranges beside meta, 64-byte aligned.
 #pragma once
 
@@ -46,10 +47,19 @@ struct PlanInput {
   int64_t dims[kMaxRank];
 };
 
+class Plan;
+
+// A body of If, Loop or Scan.
+struct PlanBody {
+  std::string_view name;
+  std::shared_ptr<const Plan> plan;
+};
+
 struct PlanStep {
   std::string_view op, kernel, name;
   std::vector<int> inputs, outputs;  // tensor ids, -1 omitted
   Attrs attrs;
+  std::vector<PlanBody> bodies;
 };
 
 class Plan {
@@ -57,7 +67,9 @@ class Plan {
   // Parses and validates. `meta` must be 8-byte aligned; it and the blobs must outlive the plan
   // (which may be given them as its storage).
   static Status parse(const std::byte* meta, size_t size, const std::vector<Blob>& blobs,
-                      std::unique_ptr<Plan>* plan);
+                      std::unique_ptr<Plan>* plan) {
+    return parse(meta, size, blobs, 0, plan);
+  }
 
   Isa isa = Isa::k_scalar;
   std::string_view producer;
@@ -66,10 +78,14 @@ class Plan {
   std::vector<int> outputs;
   std::vector<PlanStep> steps;
 
-  Blob meta = {};  // what the plan was parsed from, and points into
-  std::vector<Blob> blobs;
+  Blob meta = {};                       // what the plan was parsed from, and points into
+  std::vector<Blob> blobs;              // empty in a body, which uses those around it
   std::string_view annotations;         // of a plan from a file, for whoever made it
   std::shared_ptr<const void> storage;  // owns all of these bytes when the caller does not
+
+ private:
+  static Status parse(const std::byte* meta, size_t size, const std::vector<Blob>& blobs, int depth,
+                      std::unique_ptr<Plan>* plan);
 };
 
 // What the factory of step `index` reads. Points into the plan.

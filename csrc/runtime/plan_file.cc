@@ -212,6 +212,17 @@ Status write_file(int fd, const std::string& path, const Plan& plan, std::string
   return {};
 }
 
+Status check_no_host_steps(const Plan& plan) {
+  for (const PlanStep& step : plan.steps) {
+    if (step.op == kHostStep)
+      return unsupported("a plan with host steps cannot be saved: \"" + std::string(step.name) +
+                         "\" runs through Python");
+    for (const PlanBody& body : step.bodies)
+      LEPTON_RETURN_IF_ERROR(check_no_host_steps(*body.plan));
+  }
+  return {};
+}
+
 }  // namespace
 
 const char* library_version() { return LEPTON_VERSION; }
@@ -236,10 +247,7 @@ Status read_plan(std::string_view bytes, std::unique_ptr<Plan>* plan) {
 }
 
 Status save_plan(const std::string& path, const Plan& plan, std::string_view annotations) {
-  for (const PlanStep& step : plan.steps)
-    if (step.op == kHostStep)
-      return unsupported("a plan with host steps cannot be saved: \"" + std::string(step.name) +
-                         "\" runs through Python");
+  LEPTON_RETURN_IF_ERROR(check_no_host_steps(plan));
   std::string temporary;
   const FileDescriptor file(open_beside(path, &temporary));
   if (file.get() < 0) return system_error("write", path);

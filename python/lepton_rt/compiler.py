@@ -99,8 +99,8 @@ def compile_model(
         graph = load_graph(model, example_inputs, dynamic)
         pairs = checked_pairs(graph, options.state)
         stateful, axes = _grown(graph, pairs)
-        compiled = optimise(stateful) if options.optimise else legalise(stateful)
-        lowered = lower(compiled, options.isa)
+        prepare = optimise if options.optimise else legalise
+        lowered = lower(prepare(stateful), options.isa, prepare)
     warn_about(lowered.host)
     interface = Interface(
         tuple(TensorSpec.of(name, value) for name, value in graph.inputs.items()),
@@ -108,18 +108,19 @@ def compile_model(
         pairs,
         axes,
         dict(graph.metadata),
-        tuple(step.note for step in lowered.plan.steps),
+        tuple(step.note for step in lowered.plan.all_steps()),
     )
     types = {
         name: value.kind or "string"
-        for name in lowered.plan.dtypes
-        if (value := lowered.graph.value(name)) is not None and value.is_object
+        for graph_of_steps in (lowered.graph, *(step.graph for step in lowered.host))
+        for name in graph_of_steps.values
+        if (value := graph_of_steps.value(name)) is not None and value.is_object
     }
     objects = ObjectTable()
-    host = HostRunner(lowered.host, lowered.graph, objects) if lowered.host else None
+    host = HostRunner(lowered.host, objects) if lowered.host else None
     executor = _core.Executor(*lowered.plan.encode(), threads=threads, host=host)
     source, hosted = GraphSource(model, graph), lowered.host
-    del graph, stateful, compiled, lowered
+    del graph, stateful, lowered
     _core.release_memory()
     return Compiled(executor, interface, source, hosted, objects, types)
 

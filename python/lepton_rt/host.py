@@ -12,6 +12,7 @@ import numpy as np
 from lepton_rt.custom import find_op, run_custom
 from lepton_rt.errors import ModelError, as_model_error
 from lepton_rt.graph.ir import Array, Graph, Node, Value, node_reads, subgraphs
+from lepton_rt.host_ops import HOST_OPS
 from lepton_rt.lower import HostStep
 from lepton_rt.objects import ObjectTable
 
@@ -19,9 +20,8 @@ from lepton_rt.objects import ObjectTable
 class HostRunner:
     """What the native executor calls for host steps. Evaluators are made on first use."""
 
-    def __init__(self, steps: Sequence[HostStep], graph: Graph, objects: ObjectTable) -> None:
+    def __init__(self, steps: Sequence[HostStep], objects: ObjectTable) -> None:
         self._steps = list(steps)
-        self._graph = _types_of(graph)
         self._objects = objects
         self._evaluators: dict[int, Any] = {}
         self._custom = [find_op(step.node.domain, step.node.op) for step in steps]
@@ -34,45 +34,51 @@ class HostRunner:
 
     def run(self, index: int, inputs: list[Array | None]) -> list[Array | None]:
         """Evaluates host step `index`; None stands for an omitted operand."""
-        node = self._steps[index].node
+        node, graph = self._steps[index].node, self._steps[index].graph
         names = node_reads(node) if any(subgraphs(node)) else node.inputs
-        feeds = {name: self._given(name, array) for name, array in zip(names, inputs) if name}
+        if any(_keeps(graph, name) for name in node.outputs):
+            # An object outlives the step, what it is made of must too.
+            inputs = [None if array is None else array.copy() for array in inputs]
+        feeds = {
+            name: self._given(graph, name, array) for name, array in zip(names, inputs) if name
+        }
         custom = self._custom[index]
         if custom is not None:
             operands = [feeds.get(name) for name in names]
             made_here = zip(node.outputs, run_custom(custom, node, operands))
-            return [self._typed(name, array) if name else None for name, array in made_here]
+            return [self._typed(graph, name, array) if name else None for name, array in made_here]
+        own = HOST_OPS.get(node.key)
+        if own is not None:
+            made_here = zip(node.outputs, [own([feeds.get(name) for name in names])])
+            return [self._typed(graph, name, result) for name, result in made_here]
         wanted = [name for name in node.outputs if name]
         with as_model_error(f'{node.key} "{node.name}" failed in the reference evaluator'):
             if index not in self._evaluators:
-                self._evaluators[index] = _evaluator(node, self._graph)
+                self._evaluators[index] = _evaluator(node, graph)
             made = dict(zip(wanted, self._evaluators[index].run(wanted, feeds)))
-        return [self._typed(name, made[name]) if name else None for name in node.outputs]
+        return [self._typed(graph, name, made[name]) if name else None for name in node.outputs]
 
-    def _given(self, name: str, array: Array | None) -> Any:
+    def _given(self, graph: Graph, name: str, array: Array | None) -> Any:
         """What a step gets of an operand: itself, or the object behind its handle."""
-        value = self._graph.value(name)
+        value = graph.value(name)
         if value is None or not value.is_object:
             return array
-        constant = self._graph.array(name)
+        constant = graph.array(name)
         if constant is not None:
             return constant
         return None if array is None else self._objects.get(array)
 
-    def _typed(self, name: str, result: Any) -> Array:
-        value = self._graph.value(name)
+    def _typed(self, graph: Graph, name: str, result: Any) -> Array:
+        value = graph.value(name)
         if value is not None and value.is_object:
             return self._objects.keep(result if value.kind else np.asarray(result, object))
         array = np.asarray(result)
         return array if value is None else array.astype(value.dtype, copy=False)
 
 
-def _types_of(graph: Graph) -> Graph:
-    """The graph as types, and constants that no plan holds: weights need not live that long."""
-    typed = ((name, graph.value(name)) for name in graph.tensor_names())
-    values = {name: value for name, value in typed if value is not None}
-    held = {name: c for name, c in graph.constants.items() if c.value.is_object}
-    return Graph(graph.name, values=values, constants=held, opsets=dict(graph.opsets))
+def _keeps(graph: Graph, name: str) -> bool:
+    value = graph.value(name) if name else None
+    return value is not None and value.is_object
 
 
 def _evaluator(node: Node, graph: Graph) -> Any:

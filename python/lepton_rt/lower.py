@@ -29,6 +29,9 @@ class LowerContext:
     names: set[str] = field(default_factory=set)
     dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
     """Dtypes of intermediate tensors that rules invent (`fresh`)."""
+    prepare: Prepare | None = None
+    host: list[HostStep] = field(default_factory=list)
+    """Host steps so far, of bodies too; a host step's number is its place here."""
 
     def constant(self, name: str) -> Array | None:
         """Dense contents of a constant input; None when it is computed or omitted."""
@@ -57,6 +60,11 @@ class LowerContext:
         """The preferred kernel of a family for this ISA."""
         return _core.select_kernel(family, self.isa)
 
+    def lower_body(self, body: Graph) -> Plan:
+        """The plan of a body of If, Loop or Scan that reads nothing from around it."""
+        prepared = body if self.prepare is None else self.prepare(body)
+        return _lower(prepared, self.isa, self.prepare, self.host)[0]
+
     def _fresh_name(self, hint: str) -> str:
         name, serial = hint, 0
         while name in self.names:
@@ -66,36 +74,51 @@ class LowerContext:
         return name
 
 
+Prepare = Callable[[Graph], Graph]
+"""What brings a graph into a form that can be lowered."""
+
 Rule = Callable[[Node, LowerContext], "Step | list[Step] | None"]
 """A rule returns the step (or steps, in order) of a node, or None to pass the node through."""
 
 
 @dataclass
 class HostStep:
-    """A node without a native kernel, and why."""
+    """A node without a native kernel, the types of the graph it stands in, and why."""
 
     node: Node
+    graph: Graph
     reason: str
 
 
 @dataclass
 class Lowered:
-    """A plan with what the runtime does not need: host steps, and the graph their names are of."""
+    """A plan with what the runtime does not need: the graph its names are of, and host steps."""
 
     plan: Plan
     graph: Graph
     host: list[HostStep] = field(default_factory=list)
 
 
-def lower(graph: Graph, isa: str) -> Lowered:
+def lower(graph: Graph, isa: str, prepare: Prepare | None = None) -> Lowered:
     """Lowers an optimised graph for `isa` (a name from `_core.machine_isas()`).
+
+    prepare: what made `graph` of the model; the bodies of If, Loop and Scan go through it, too.
 
     Raises:
         ModelError: a tensor's dtype is not known, or the graph is inconsistent.
         UnsupportedError: a dtype or rank that plans cannot hold.
     """
+    host: list[HostStep] = []
+    plan, graph = _lower(graph, isa, prepare, host)
+    return Lowered(plan, graph, host)
+
+
+def _lower(
+    graph: Graph, isa: str, prepare: Prepare | None, host: list[HostStep]
+) -> tuple[Plan, Graph]:
     graph = _with_made_objects(graph)
-    context = LowerContext(graph, isa, names=graph.tensor_names())
+    names = graph.tensor_names()
+    context = LowerContext(graph, isa, names=names, prepare=prepare, host=host)
     nodes: list[Node] = []
     steps: list[Step] = []
     for node in graph.nodes:
@@ -105,17 +128,22 @@ def lower(graph: Graph, isa: str) -> Lowered:
     plan = _plan_of(graph, isa, steps, context)
     rejected = dict(_core.rejected_steps(*plan.encode())) if steps else {}
     if not rejected:
-        return Lowered(plan, graph)
+        return plan, graph
     # A rejected step falls back with its whole node, whatever other steps the node had.
     reasons = {id(nodes[i]): reason for i, reason in rejected.items()}
-    host: list[HostStep] = []
-    steps = _replace_rejected(nodes, steps, reasons, host)
-    return Lowered(_plan_of(graph, isa, steps, context), graph, host)
+    steps = _replace_rejected(nodes, steps, reasons, context)
+    return _plan_of(graph, isa, steps, context), graph
 
 
 def _steps_of(node: Node, context: LowerContext) -> list[Step]:
     from lepton_rt.lowering import RULES
+    from lepton_rt.lowering.control_flow import OPERATORS, lower_control_flow
 
+    if node.key in OPERATORS:
+        step = lower_control_flow(node, context)
+        if step is not None:
+            step.name = node.name or next(filter(None, node.outputs), "")
+            return [step]
     rule = RULES.get(node.key)
     objects = _objects_of(node, context.graph)
     made = None if rule is None or objects else rule(node, context)
@@ -173,8 +201,9 @@ def _with_made_objects(graph: Graph) -> Graph:
 
 
 def _replace_rejected(
-    nodes: list[Node], steps: list[Step], reasons: dict[int, str], host: list[HostStep]
+    nodes: list[Node], steps: list[Step], reasons: dict[int, str], context: LowerContext
 ) -> list[Step]:
+    host, types = context.host, _types_of(context.graph)
     replaced: list[Step] = []
     done: set[int] = set()
     for node, step in zip(nodes, steps):
@@ -183,8 +212,16 @@ def _replace_rejected(
         elif id(node) not in done:
             done.add(id(node))
             replaced.append(_host_step(node, step.name, len(host), reasons[id(node)]))
-            host.append(HostStep(node, reasons[id(node)]))
+            host.append(HostStep(node, types, reasons[id(node)]))
     return replaced
+
+
+def _types_of(graph: Graph) -> Graph:
+    """The graph as types, and constants that no plan holds: weights need not live that long."""
+    typed = ((name, graph.value(name)) for name in graph.tensor_names())
+    values = {name: value for name, value in typed if value is not None}
+    held = {name: c for name, c in graph.constants.items() if c.value.is_object}
+    return Graph(graph.name, values=values, constants=held, opsets=dict(graph.opsets))
 
 
 def _host_step(node: Node, name: str, index: int, reason: str) -> Step:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union
 
@@ -14,7 +14,7 @@ from lepton_rt.errors import ModelError, UnsupportedError
 from lepton_rt.graph.ir import Value
 
 Array = npt.NDArray[Any]
-StepAttr = Union[int, float, str, Sequence[int], Sequence[float], Array]
+StepAttr = Union[int, float, str, Sequence[int], Sequence[float], Array, "Plan"]
 
 PRODUCER = "lepton_rt"
 HOST = "lepton.Host"
@@ -80,6 +80,14 @@ class Plan:
     dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
     """Dtype of every tensor that a step makes."""
 
+    def all_steps(self) -> Iterator[Step]:
+        """The steps in order, those of a body after the step that it belongs to."""
+        for step in self.steps:
+            yield step
+            for value in step.attrs.values():
+                if isinstance(value, Plan):
+                    yield from value.all_steps()
+
     def encode(self) -> tuple[bytes, list[Array]]:
         """Returns (meta, blobs) as `_core.Executor` takes them.
 
@@ -90,11 +98,11 @@ class Plan:
 
 
 class _Encoder:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, blobs: list[Array] | None = None) -> None:
         self.plan = plan
         self.out = bytearray()
         self.ids: dict[str, int] = {}
-        self.blobs: list[Array] = []
+        self.blobs: list[Array] = [] if blobs is None else blobs
 
     def encode(self) -> tuple[bytes, list[Array]]:
         self.string(self.plan.isa)
@@ -179,14 +187,18 @@ class _Encoder:
 
     def attribute(self, name: str, value: StepAttr) -> None:
         self.string(name)
-        kind, count, payload = _attribute_payload(name, value)
+        if isinstance(value, Plan):
+            payload = _Encoder(value, self.blobs).encode()[0]
+            kind, count = 3, len(payload)
+        else:
+            kind, count, payload = _attribute_payload(name, value)
         self.out += struct.pack("<BI", kind, count)
         self.out += b"\0" * (-len(self.out) % 8)
         self.out += payload
 
 
 def _attribute_payload(name: str, value: StepAttr) -> tuple[int, int, bytes]:
-    """(kind, count, bytes): 0 = int64 list, 1 = float32 list, 2 = string."""
+    """(kind, count, bytes): 0 = int64 list, 1 = float32 list, 2 = string (3 is a plan)."""
     if isinstance(value, str):
         data = value.encode()
         return 2, len(data), data

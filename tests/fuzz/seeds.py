@@ -229,5 +229,40 @@ def objects() -> onnx.ModelProto:
     )  # fmt: skip
 
 
+def loops() -> onnx.ModelProto:
+    """A Scan inside of a Loop, weights around both; the number of rounds follows from a shape."""
+    rng = np.random.default_rng(6)
+    node, info = helper.make_node, helper.make_tensor_value_info
+    inner = helper.make_graph(
+        [node("MatMul", ["h", "u"], ["p"]), node("Add", ["p", "v"], ["q"])],
+        "inner",
+        [info("h", F32, [2, 3]), info("v", F32, [2, 3])],
+        [info("q", F32, [2, 3]), info("p", F32, [2, 3])],
+    )
+    body = helper.make_graph(
+        [
+            node("Scan", ["s", "x"], ["s2", "o"], body=inner, num_scan_inputs=1),
+            node("ReduceMean", ["o", "axes"], ["m"], keepdims=0),
+            node("Less", ["i", "n"], ["d"]),
+        ],
+        "body",
+        [info("i", I64, []), info("c", TensorProto.BOOL, []), info("s", F32, [2, 3])],
+        [info("d", TensorProto.BOOL, []), info("s2", F32, [2, 3]), info("m", F32, [3])],
+    )
+    return build(
+        [
+            node("Shape", ["x"], ["sizes"]),
+            node("ReduceMin", ["sizes"], ["n"], keepdims=0),
+            node("Loop", ["n", "go", "zero"], ["y", "means"], body=body),
+        ],
+        [info("x", F32, [4, 2, 3])],
+        [info("y", F32, [2, 3]), info("means", F32, ["k", 3])],
+        {
+            "u": f32(rng, 3, 3), "zero": np.zeros((2, 3), np.float32),
+            "go": np.array(True), "axes": np.array([0, 1]),
+        },
+    )  # fmt: skip
+
+
 def all_seeds() -> dict[str, onnx.ModelProto]:
-    return {f.__name__: f() for f in (cnn, qdq_cnn, qoperator, shapes, attention, objects)}
+    return {f.__name__: f() for f in (cnn, qdq_cnn, qoperator, shapes, attention, objects, loops)}

@@ -14,7 +14,7 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 import lepton_rt
-from fuzz.seeds import attention, cnn, qdq_cnn
+from fuzz.seeds import cnn, objects, qdq_cnn
 from lepton_rt import _core, compiler, custom, session
 
 PACKAGE = Path(lepton_rt.__file__).parent
@@ -127,7 +127,7 @@ def test_a_folder_of_ones_own(model: Path, tmp_path: Path) -> None:
 def test_what_runs_through_python_is_not_kept(
     folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = lepton_rt.Session(attention().SerializeToString(), cache=True)
+    made = lepton_rt.Session(objects().SerializeToString(), cache=True)
     assert entries(folder) == set()
     assert made.explain().host_steps
     monkeypatch.setattr(custom, "_REGISTERED", {})

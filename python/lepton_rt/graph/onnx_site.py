@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +30,8 @@ class Site:
     node: Node
     around: Surroundings
     taken: set[str]
+    versions: dict[str, int] = field(default_factory=dict)
+    """Output name → opset, of nodes in bodies that a rule has brought up to date itself."""
 
     def fresh(self, hint: str) -> str:
         base = f"{next((o for o in self.node.outputs if o), self.node.op)}/{hint}"

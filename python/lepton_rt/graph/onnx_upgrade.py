@@ -11,9 +11,10 @@ import numpy as np
 
 from lepton_rt.errors import ModelError, UnsupportedError
 from lepton_rt.graph.inference.context import ELEMENT_TYPES
-from lepton_rt.graph.ir import Node
+from lepton_rt.graph.ir import OPSET, Attr, Graph, Node, Value
 from lepton_rt.graph.onnx_qoperators import SPELLINGS
 from lepton_rt.graph.onnx_site import Rule, Site, Surroundings
+from lepton_rt.graph.types import UNKNOWN_DTYPE
 
 
 class Upgrader:
@@ -36,7 +37,7 @@ class Upgrader:
             node.attrs.pop("consumed_inputs", None)
         for before, rule in RULES.get(node.op, ()):
             if version < before:
-                nodes = rule(Site(node, around, self._taken))
+                nodes = rule(Site(node, around, self._taken, self._versions))
                 if nodes is not None:
                     return nodes
         return [node]
@@ -260,8 +261,30 @@ def _group_normalization(site: Site) -> list[Node]:
     return [*nodes, site.node]
 
 
-def _old_scan(site: Site) -> None:
-    raise UnsupportedError("Scan of opset 8, over a batch, is not supported")
+def _batched_scan(site: Site) -> list[Node]:
+    """Scan of opset 8 goes over a batch of sequences: a Scan over the batch of Scans."""
+    node = site.node
+    if not node.inputs or node.inputs[0]:
+        raise UnsupportedError("Scan of opset 8 with sequences of different lengths")
+    inputs = {name: site.fresh("sample") for name in node.inputs[1:]}
+    outputs = {name: site.fresh("scanned") for name in node.outputs if name}
+    attrs: dict[str, Attr] = {"body": node.attrs["body"]}
+    attrs["num_scan_inputs"] = node.attrs["num_scan_inputs"]
+    directions = site.pop("directions")
+    if directions:
+        attrs["scan_input_directions"] = directions
+    made = [outputs.get(name, "") for name in node.outputs]
+    inner = Node("Scan", list(inputs.values()), made, attrs, "", node.name)
+    site.versions.update(dict.fromkeys(outputs.values(), OPSET))
+    unknown = Value(UNKNOWN_DTYPE)
+    body = Graph(
+        "batch",
+        dict.fromkeys(inputs.values(), unknown),
+        dict.fromkeys(outputs.values(), unknown),
+        [inner],
+    )
+    sizes: dict[str, Attr] = {"body": body, "num_scan_inputs": len(inputs)}
+    return [Node("Scan", list(inputs), list(outputs), sizes, "", node.name)]
 
 
 _ALWAYS = 1 << 30
@@ -304,6 +327,6 @@ RULES: dict[str, list[tuple[int, Rule]]] = {
     "RoiAlign": [(16, _roi_align_mode)],
     "GroupNormalization": [(21, _group_normalization)],
     "DFT": [(20, _dft_axis)],
-    "Scan": [(9, _old_scan)],
+    "Scan": [(9, _batched_scan)],
 }
 """Operator → [(applies to nodes written before this opset, rule)], oldest first."""
