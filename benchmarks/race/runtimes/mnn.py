@@ -25,6 +25,8 @@ def build(variant: str, source: Source, path: Path) -> None:
     options = ["-f", "ONNX", "--modelFile", str(source.onnx), "--MNNModel", str(path)]
     if variant == "weights8":
         options += ["--weightQuantBits", "8"]
+    if source.network.kind == "recurrent":
+        options.append("--useOriginRNNImpl")
     made = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)
     if not path.exists():
         raise RuntimeError(f"mnnconvert: {made.stdout[-200:]}")
