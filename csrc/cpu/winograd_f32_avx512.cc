@@ -1,30 +1,9 @@
 // Sixteen channels abreast; everything else is winograd_transforms.h, which also says what limits
 // it.
-#include <immintrin.h>
-
+#include "cpu/f32x16_avx512.h"
 #include "cpu/winograd_transforms.h"
 
 namespace lepton {
-namespace {
-
-struct F32x16 {
-  static constexpr size_t lanes = 16;
-  __m512 v;
-
-  static __mmask16 first(size_t n) { return static_cast<__mmask16>((1u << n) - 1); }
-  static F32x16 set(float x) { return {_mm512_set1_ps(x)}; }
-  static F32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
-  static F32x16 load(const float* p, size_t n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
-  static void store(float* p, F32x16 x) { _mm512_storeu_ps(p, x.v); }
-  static void store(float* p, F32x16 x, size_t n) { _mm512_mask_storeu_ps(p, first(n), x.v); }
-};
-
-inline F32x16 operator+(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
-inline F32x16 operator-(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
-inline F32x16 operator*(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
-inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-
-}  // namespace
 
 WinogradKernels winograd_f32_avx512() { return {winograd_input<F32x16>, winograd_output<F32x16>}; }
 
