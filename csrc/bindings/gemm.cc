@@ -9,6 +9,7 @@
 #include "ops/gemm.h"
 #include "ops/gemm_lhs.h"
 #include "ops/gemm_nbits_kernels.h"
+#include "ops/gemm_runs.h"
 #include "ops/op.h"
 #include "ops/window_kernels.h"
 #include "ops/winograd_kernels.h"
@@ -41,6 +42,14 @@ const char* name_of(EpilogueS8Kind kind) {
   }
 }
 
+const char* name_of(GemmS8Form form) {
+  switch (form) {
+    case GemmS8Form::kI16: return "i16";
+    case GemmS8Form::kU8: return "u8";
+    default: return "u8 runs";
+  }
+}
+
 const char* name_of(PoolKind kind) {
   switch (kind) {
     case PoolKind::kMaxF32: return "max_f32";
@@ -62,7 +71,7 @@ py::list kernels() {
   for (const auto& info : gemm_s8_kernels()) {
     py::dict line = describe_line("gemm_s8", info);
     line["mr"] = info.mr, line["nr"] = info.nr, line["nv"] = info.nv, line["kr"] = info.kr;
-    line["form"] = info.form == LhsForm::kU8 ? "u8" : "i16";
+    line["form"] = name_of(info.form);
     lines.append(line);
   }
   for (const auto& info : gemv_f32_kernels()) {
@@ -198,38 +207,100 @@ class Stack8 {
   PackGemmS8 args_ = {};
 };
 
+int checked_bound(int bound) {
+  if (bound < 1 || bound > 255) throw py::value_error("bound must be in [1, 255]");
+  return bound;
+}
+
+// Above this many instructions per quad, widening to int16 is as fast.
+constexpr double kRunsPay = 4.0;
+
 std::string choose_gemm_s8(const std::string& isa, const py::array& b,
-                           const std::optional<py::array>& zero_points) {
+                           const std::optional<py::array>& zero_points, int bound) {
   Isa max;
   if (!isa_from_name(isa, &max)) throw py::value_error("unknown instruction set '" + isa + "'");
   const Stack8 stack(b, zero_points);
+  checked_bound(bound);
   const py::gil_scoped_release release;
+  const size_t matrices = stack.stack().count;
   bool fits = true;
-  for (size_t i = 0; i < stack.stack().count && fits; ++i) fits = fits_s8(stack.matrix(i));
-  return select_gemm_s8(max, fits).name;
+  for (size_t i = 0; i < matrices && fits; ++i) fits = fits_s8(stack.matrix(i));
+  if (select_gemm_s8(max, fits, true).form != GemmS8Form::kU8Runs)
+    return select_gemm_s8(max, fits, true).name;
+  const bool shallow = stack.matrix(0).k <= kMaxRunDepth && matrices > 0;
+  return select_gemm_s8(max, fits,
+                        shallow && sample_gemm_runs(stack.matrix(0), bound).cost() < kRunsPay)
+      .name;
 }
 
-py::array_t<uint8_t> pack_s8(const std::string& kernel, const py::array& b,
-                             const std::optional<py::array>& zero_points) {
-  const GemmS8KernelInfo& info = described(gemm_s8_kernels(), kernel);
-  const Stack8 stack(b, zero_points);
+py::array_t<uint8_t> pack_dense(const GemmS8KernelInfo& info, const Stack8& stack) {
   size_t bytes = 0;
   raise_if_error(gemm_packed_size(info, stack.stack().k, stack.stack().n, &bytes));
   py::array_t<uint8_t> packed = stack.stack().make_packed(bytes);
   std::byte* const out = reinterpret_cast<std::byte*>(packed.mutable_data());
-  bool fits = true;
+  const py::gil_scoped_release release;
+  for (size_t i = 0; i < stack.stack().count; ++i) {
+    PackGemmS8 args = stack.matrix(i);
+    args.packed = out + i * bytes;
+    pack_gemm_s8(info, args, 0, gemm_panels(info, args.n));
+  }
+  return packed;
+}
+
+py::array_t<uint8_t> pack_runs(const GemmS8KernelInfo& info, const Stack8& stack, int bound,
+                               size_t stride) {
+  if (static_cast<size_t>(stack.stack().k) > kMaxRunDepth)
+    throw py::value_error("too many rows for " + std::string(info.name));
+  PackedRuns runs(info, checked_bound(bound));
   {
     const py::gil_scoped_release release;
-    for (size_t i = 0; i < stack.stack().count && fits; ++i) {
-      PackGemmS8 args = stack.matrix(i);
-      args.packed = out + i * bytes;
-      fits = info.form == LhsForm::kI16 || fits_s8(args);
-      if (fits) pack_gemm_s8(info, args, 0, gemm_panels(info, args.n));
-    }
+    for (size_t i = 0; i < stack.stack().count; ++i) runs.add(stack.matrix(i));
   }
-  if (!fits)
-    throw py::value_error(kernel + " holds int8 values, and b minus its zero points is no int8");
+  if (stride == 0) stride = runs.panel_stride();
+  if (stride < runs.panel_stride() || stride % kCacheLine != 0)
+    throw py::value_error("stride is too short or not a multiple of a cache line");
+  py::array_t<uint8_t> packed = aligned_bytes(stride * runs.panels());
+  runs.store(stride, reinterpret_cast<std::byte*>(packed.mutable_data()));
   return packed;
+}
+
+py::array_t<uint8_t> pack_s8(const std::string& kernel, const py::array& b,
+                             const std::optional<py::array>& zero_points, int bound,
+                             size_t stride) {
+  const GemmS8KernelInfo& info = described(gemm_s8_kernels(), kernel);
+  const Stack8 stack(b, zero_points);
+  for (size_t i = 0; i < stack.stack().count && reads_u8(info.form); ++i)
+    if (!fits_s8(stack.matrix(i)))
+      throw py::value_error(kernel + " holds int8 values, and b minus its zero points is no int8");
+  return info.form == GemmS8Form::kU8Runs ? pack_runs(info, stack, bound, stride)
+                                          : pack_dense(info, stack);
+}
+
+// How the quads of an operand packed in runs are shared out.
+py::dict run_statistics(const std::string& kernel, int64_t k, int64_t n, size_t matrices,
+                        const py::array_t<uint8_t, py::array::c_style>& packed) {
+  const GemmS8KernelInfo& info = described(gemm_s8_kernels(), kernel);
+  const auto* const start = reinterpret_cast<const std::byte*>(packed.data());
+  GemmS8Layout layout;
+  raise_if_error(
+      check_packed_s8(info, k, n, matrices, start, static_cast<size_t>(packed.size()), &layout));
+  RunStatistics statistics;
+  const size_t columns = static_cast<size_t>(n), panels = gemm_panels(info, columns);
+  for (size_t i = 0; i < matrices * panels && info.form == GemmS8Form::kU8Runs; ++i) {
+    const std::byte* const matrix = start + i / panels * layout.matrix_bytes;
+    const GemmS8Panel panel = gemm_s8_panel(info, columns, matrix, layout.panel_stride, i % panels);
+    const size_t room =
+        layout.panel_stride -
+        static_cast<size_t>(panel.values - reinterpret_cast<const std::byte*>(panel.sums));
+    raise_if_error(
+        check_gemm_runs(panel.values, room, panel.width, static_cast<size_t>(k), &statistics));
+  }
+  py::dict counts;
+  counts["dense"] = statistics.dense;
+  counts["runs4"] = statistics.in_runs4;
+  counts["runs2"] = statistics.in_runs2;
+  counts["runs1"] = statistics.in_runs1;
+  return counts;
 }
 
 py::array_t<uint8_t> pack_depthwise(const py::array_t<int16_t, py::array::c_style>& w) {
@@ -253,14 +324,22 @@ void register_gemm(py::module_& m) {
   m.def("pack_gemm_f32", &pack_f32, py::arg("kernel"), py::arg("b"),
         "Packs float32 b [..., k, n] for a gemm_f32 kernel; returns the bytes as uint8 [size].");
   m.def("choose_gemm_s8", &choose_gemm_s8, py::arg("isa"), py::arg("b"),
-        py::arg("zero_points") = py::none(),
-        "Name of the gemm_s8 kernel preferred for a target capped at isa among those that can hold "
-        "b (as for pack_gemm_s8): not every one can hold every value of b minus its zero points.");
+        py::arg("zero_points") = py::none(), py::arg("bound") = 255,
+        "Name of the gemm_s8 kernel preferred for a target capped at isa and for this constant b "
+        "(operands as for pack_gemm_s8): not every kernel can hold every value of b minus its zero "
+        "points, and for one that sums runs of products in 16 bits it depends on them whether it "
+        "pays.");
   m.def("pack_gemm_s8", &pack_s8, py::arg("kernel"), py::arg("b"),
-        py::arg("zero_points") = py::none(),
+        py::arg("zero_points") = py::none(), py::arg("bound") = 255, py::arg("stride") = 0,
         "Packs uint8 or int8 b [..., k, n] minus its zero points (b's dtype; 1, n or batch * n "
-        "entries) for a gemm_s8 kernel; returns the bytes as uint8 [size]. Raises ValueError when "
-        "the kernel cannot hold a difference (see choose_gemm_s8).");
+        "entries) for a gemm_s8 kernel; returns the bytes as uint8 [size]. bound: the largest "
+        "value of the other operand, as uint8 (int8 values count 128 more). stride: for kernels of "
+        "form u8 runs, bytes from one panel to the next; 0: as many as the longest needs. Raises "
+        "ValueError when the kernel cannot hold a difference (see choose_gemm_s8).");
+  m.def("gemm_run_statistics", &run_statistics, py::arg("kernel"), py::arg("k"), py::arg("n"),
+        py::arg("matrices"), py::arg("packed"),
+        "Of an operand packed in runs: quads of the matrices (dense), and those in runs of four, "
+        "two and one, where a split quad counts twice and one of zeros not at all.");
   m.def("pack_depthwise_s8", &pack_depthwise, py::arg("w"),
         "Packs int16 w [taps, channels], zero points already subtracted, for the depthwise_s8 "
         "kernels; returns the bytes as uint8 [size]. The depthwise_f32 kernels take w as it is.");

@@ -11,6 +11,7 @@
 #include "bindings/guarded_buffer.h"
 #include "ops/gemm.h"
 #include "ops/gemm_lhs.h"
+#include "ops/gemm_runs.h"
 
 namespace py = pybind11;
 
@@ -71,11 +72,12 @@ py::array copy_out(const py::array& like, const Operand& operand) {
 // One register tile of mr × n; `params` holds what the families do not share.
 template <typename Params, typename Sum, typename Info>
 Flat<Sum> run_gemm(const Info& info, Params params, size_t n, size_t kr, const py::array& lhs,
-                   const py::array& panel, bool at_start, const Optional<Sum>& start) {
+                   const py::array& panel, size_t panel_elements, bool at_start,
+                   const Optional<Sum>& start) {
   if (params.m < 1 || params.m > static_cast<size_t>(info.mr) || params.k % kr != 0)
     throw py::value_error("bad m or k");
   expect(lhs, extent(params.m, params.k, params.lhs_stride));
-  expect(panel, params.k * n);
+  expect(panel, panel_elements);
   const Operand lhs_copy(lhs, at_start), panel_copy(panel, at_start);
   Flat<Sum> dst(static_cast<py::ssize_t>(info.mr * n));
   std::memset(dst.mutable_data(), 0, dst.nbytes());
@@ -99,7 +101,8 @@ Flat<float> gemm_f32(const std::string& kernel, size_t m, size_t k, const Flat<f
   const GemmF32KernelInfo& info = runnable(gemm_f32_kernels(), kernel);
   GemmF32Params params = {};
   params.m = m, params.k = k, params.lhs_stride = lhs_stride;
-  return run_gemm<GemmF32Params, float>(info, params, info.nr, 1, lhs, panel, at_start, start);
+  return run_gemm<GemmF32Params, float>(info, params, info.nr, 1, lhs, panel, k * info.nr, at_start,
+                                        start);
 }
 
 // panels: [panels][k][nr].
@@ -121,7 +124,7 @@ Flat<int32_t> gemm_s8(const std::string& kernel, size_t m, size_t n, size_t k, c
                       size_t lhs_stride, const py::array& panel, bool at_start,
                       const Optional<int32_t>& start) {
   const GemmS8KernelInfo& info = runnable(gemm_s8_kernels(), kernel);
-  const bool is_u8 = info.form == LhsForm::kU8;
+  const bool is_u8 = reads_u8(info.form);
   const auto has = [](const py::array& a, const py::dtype& dtype) { return a.dtype().is(dtype); };
   if (is_u8 ? !has(lhs, py::dtype::of<uint8_t>()) || !has(panel, py::dtype::of<int8_t>())
             : !has(lhs, py::dtype::of<int16_t>()) || !has(panel, py::dtype::of<int16_t>()))
@@ -129,7 +132,14 @@ Flat<int32_t> gemm_s8(const std::string& kernel, size_t m, size_t n, size_t k, c
   if (n < 1 || n > static_cast<size_t>(info.nr) || n % info.nv != 0) throw py::value_error("bad n");
   GemmS8Params params = {};
   params.m = m, params.n = n, params.k = k, params.lhs_stride = lhs_stride;
-  return run_gemm<GemmS8Params, int32_t>(info, params, n, info.kr, lhs, panel, at_start, start);
+  size_t elements = k * n;
+  if (info.form == GemmS8Form::kU8Runs) {
+    elements = static_cast<size_t>(panel.size());
+    raise_if_error(
+        check_gemm_runs(static_cast<const std::byte*>(panel.data()), elements, n, k, nullptr));
+  }
+  return run_gemm<GemmS8Params, int32_t>(info, params, n, info.kr, lhs, panel, elements, at_start,
+                                         start);
 }
 
 Flat<int16_t> widen_s8(const std::string& kernel, size_t m, size_t k, size_t k_padded,

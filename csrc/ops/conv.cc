@@ -202,7 +202,7 @@ class ConvS8 final : public Op {
   ConvAttrs conv;
   ConvQuantization q;
   GemmS8Plan plan{};
-  size_t group_bytes = 0;  // packed weights of one group
+  GemmS8Layout weights;  // of a group
   GemmS8Lhs lhs;
 
   Status bind(BindContext& context) const override {
@@ -231,8 +231,8 @@ class ConvS8 final : public Op {
 
   Status run(const ConvShape& shape, const ConvGrid& grid, const uint8_t* residual,
              const RunArgs& args) const {
-    lhs.form() == LhsForm::kU8 ? multiply<uint8_t>(shape, grid, residual, args)
-                               : multiply<int16_t>(shape, grid, residual, args);
+    lhs.is_u8() ? multiply<uint8_t>(shape, grid, residual, args)
+                : multiply<int16_t>(shape, grid, residual, args);
     return {};
   }
 
@@ -249,7 +249,7 @@ class ConvS8 final : public Op {
     grid.for_each_chunk(conv.group, args, [&](int64_t g, const GemmChunk& c, int thread) {
       const int64_t row = static_cast<int64_t>(c.row), column = g * conv.out_per_group();
       GemmS8Plan p = plan;
-      p.packed += g * group_bytes;
+      p.packed += g * weights.matrix_bytes;
       p.zero_point = left;
       if (p.bias != nullptr) p.bias += column;
       if (p.scale != nullptr) p.scale += column;
@@ -275,17 +275,31 @@ class ConvS8 final : public Op {
   }
 };
 
-// Checks the packed weights of all groups, of `bytes` each; plan.kernel is set.
-template <typename Plan>
-Status read_packed(const StepDesc& step, const ConvAttrs& conv, Plan* plan, size_t* bytes) {
+// Takes the packed weights of all groups; plan.kernel is set.
+Status read_packed(const StepDesc& step, const ConvAttrs& conv, GemmF32Plan* plan) {
   plan->k = conv.depth();
   plan->n = conv.out_per_group();
+  size_t bytes = 0;
   LEPTON_RETURN_IF_ERROR(
-      gemm_packed_size(*plan->kernel, conv.depth(), conv.out_per_group(), bytes));
-  if (*bytes > static_cast<size_t>(kMaxElements) / conv.group)
+      gemm_packed_size(*plan->kernel, conv.depth(), conv.out_per_group(), &bytes));
+  if (bytes > static_cast<size_t>(kMaxElements) / conv.group)
     return invalid_model("packed W is too large");
-  LEPTON_RETURN_IF_ERROR(expect_blob(step.inputs[1], *bytes * conv.group));
-  plan->packed = static_cast<decltype(plan->packed)>(step.inputs[1].data);
+  LEPTON_RETURN_IF_ERROR(expect_blob(step.inputs[1], bytes * conv.group));
+  plan->packed = static_cast<const float*>(step.inputs[1].data);
+  return {};
+}
+
+Status read_packed(const StepDesc& step, const ConvAttrs& conv, GemmS8Plan* plan,
+                   GemmS8Layout* layout) {
+  plan->k = conv.depth();
+  plan->n = conv.out_per_group();
+  const TensorInfo& w = step.inputs[1];
+  const size_t bytes = static_cast<size_t>(w.shape.elements());
+  LEPTON_RETURN_IF_ERROR(expect_blob(w, bytes));
+  LEPTON_RETURN_IF_ERROR(check_packed_s8(*plan->kernel, conv.depth(), conv.out_per_group(),
+                                         conv.group, w.data, bytes, layout));
+  plan->packed = static_cast<const std::byte*>(w.data);
+  plan->panel_stride = layout->panel_stride;
   return {};
 }
 
@@ -297,8 +311,7 @@ Status make_gemm_conv_f32(const StepDesc& step, const ConvAttrs& conv, std::uniq
   op->plan.kernel = gemm_f32_kernels().find(step.kernel);
   if (op->plan.kernel == nullptr)
     return unsupported("kernel " + std::string(step.kernel) + " cannot run here");
-  size_t bytes = 0;
-  LEPTON_RETURN_IF_ERROR(read_packed(step, conv, &op->plan, &bytes));
+  LEPTON_RETURN_IF_ERROR(read_packed(step, conv, &op->plan));
   if (step.has_input(kConvBias))
     op->plan.bias = static_cast<const float*>(step.inputs[kConvBias].data);
   LEPTON_RETURN_IF_ERROR(parse_clamp(*step.attrs, &op->plan.min, &op->plan.max));
@@ -315,7 +328,7 @@ Status make_gemm_conv_s8(const StepDesc& step, const ConvAttrs& conv, std::uniqu
   plan.kernel = gemm_s8_kernels().find(step.kernel);
   if (plan.kernel == nullptr)
     return unsupported("kernel " + std::string(step.kernel) + " cannot run here");
-  LEPTON_RETURN_IF_ERROR(read_packed(step, conv, &plan, &op->group_bytes));
+  LEPTON_RETURN_IF_ERROR(read_packed(step, conv, &plan, &op->weights));
   if (step.has_input(kConvBias))
     plan.bias = static_cast<const int32_t*>(step.inputs[kConvBias].data);
   if (step.has_input(kConvScale) && op->q.kind != EpilogueS8Kind::kS32)

@@ -29,7 +29,7 @@ constexpr GemmF32KernelInfo kGemmF32[] = {
 };
 
 #define LEPTON_GEMM_S8(name, isa, form, mr, nr, nv, kr) \
-  {#name, Isa::k_##isa, LhsForm::form, mr, nr, nv, kr, LEPTON_KERNEL_POINTER(isa, name)},
+  {#name, Isa::k_##isa, GemmS8Form::form, mr, nr, nv, kr, LEPTON_KERNEL_POINTER(isa, name)},
 constexpr GemmS8KernelInfo kGemmS8[] = {
 #include "ops/gemm_s8_kernels.inc"
 };
@@ -59,7 +59,7 @@ constexpr bool tiles_fit(const Info (&lines)[N]) {
 }
 static_assert(tiles_fit(kGemmF32) && tiles_fit(kGemmS8), "raise kMaxMr or kMaxNr");
 static_assert(std::end(kGemmS8)[-1].isa == Isa::k_scalar &&
-                  std::end(kGemmS8)[-1].form == LhsForm::kI16,
+                  std::end(kGemmS8)[-1].form == GemmS8Form::kI16,
               "the last line takes any b everywhere");
 
 constexpr bool rows_fit() {
@@ -68,6 +68,10 @@ constexpr bool rows_fit() {
   return true;
 }
 static_assert(rows_fit(), "the driver's accumulators hold less than a gemv kernel makes");
+
+bool takes(GemmS8Form form, bool fits, bool runs) {
+  return form == GemmS8Form::kI16 || (fits && (form == GemmS8Form::kU8 || runs));
+}
 
 template <typename Info, size_t N>
 KernelList<Info> list_of(const Info (&lines)[N]) {
@@ -97,16 +101,16 @@ EpilogueS8Kernel best_epilogue_s8(EpilogueS8Kind kind, Isa max) {
   return nullptr;
 }
 
-const GemmS8KernelInfo& select_gemm_s8(Isa max, bool fits) {
+const GemmS8KernelInfo& select_gemm_s8(Isa max, bool fits, bool runs) {
   for (const GemmS8KernelInfo& info : kGemmS8)
-    if (is_within(info.isa, max) && (fits || info.form == LhsForm::kI16)) return info;
+    if (is_within(info.isa, max) && takes(info.form, fits, runs)) return info;
   return *(std::end(kGemmS8) - 1);
 }
 
 const GemmS8KernelInfo& best_gemm_s8(Isa max, bool fits) {
   for (const GemmS8KernelInfo& info : kGemmS8)
     if (is_within(info.isa, max) && gemm_s8_kernels().is_runnable(info) &&
-        (fits || info.form == LhsForm::kI16))
+        takes(info.form, fits, false))
       return info;
   return *(std::end(kGemmS8) - 1);
 }

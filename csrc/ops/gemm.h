@@ -28,7 +28,7 @@ struct GemmF32KernelInfo {
 struct GemmS8KernelInfo {
   const char* name;
   Isa isa;
-  LhsForm form;
+  GemmS8Form form;
   int mr, nr, nv, kr;
   GemmS8Kernel run;
 };
@@ -64,41 +64,57 @@ const GemvF32KernelInfo* find_gemv_f32(const GemmF32KernelInfo& gemm);
 EpilogueF32Kernel best_epilogue_f32(Isa max);
 EpilogueS8Kernel best_epilogue_s8(EpilogueS8Kind kind, Isa max);
 
-// The preferred gemm_s8 line for a target capped at `max`, which need not be this machine; or the
-// preferred one that runs here. fits: every value of b minus its zero point is an int8, which lines
-// whose lhs is u8 ask for.
-const GemmS8KernelInfo& select_gemm_s8(Isa max, bool fits);
+// The preferred gemm_s8 line for a target capped at `max`, which need not be this machine. fits:
+// every value of b minus its zero point is an int8, which u8 forms ask for. runs: the caller packs
+// constants, and u8 runs are worth it (gemm_runs.h).
+const GemmS8KernelInfo& select_gemm_s8(Isa max, bool fits, bool runs);
+// The preferred line that runs here and that pack_gemm_s8 can pack for.
 const GemmS8KernelInfo& best_gemm_s8(Isa max, bool fits);
 
 // Packed layouts, derived from a kernel's nr, nv and kr. A panel is nr columns of b over the whole
 // k, padded with zeros and to whole cache lines; panels follow one another.
 //   f32: [n/nr][k][nr] float
 //   s8:  [n/nr] panels of w columns: w = nr, in the last one the rest of n up to a multiple of nv
-//        lhs i16: [k/kr][w][kr] int16
-//        lhs u8:  [w] int32 sums of the columns, then [k/kr][w][kr] int8
+//        i16:     [k/kr][w][kr] int16
+//        u8:      [w] int32 sums of the columns, then [k/kr][w][kr] int8
+//        u8 runs: [w] int32 sums of the columns, then strips of RunSections (gemm_s8.h); the panels
+//                 of all matrices of an operand are equally long, as the longest needs
 constexpr size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 size_t gemm_panels(const GemmF32KernelInfo& kernel, size_t n);
 size_t gemm_panels(const GemmS8KernelInfo& kernel, size_t n);
 size_t gemm_k_padded(const GemmS8KernelInfo& kernel, size_t k);  // k up to a multiple of kr
-// Floats from one panel to the next; bytes.
+// Floats from one panel to the next; bytes, for i16 and u8.
 size_t gemm_panel_stride(const GemmF32KernelInfo& kernel, size_t k);
 size_t gemm_panel_stride(const GemmS8KernelInfo& kernel, size_t k);
 // Bytes of the packed b; an error when k or n is negative or the size passes kMaxElements bytes.
+// For 8 bit of i16 and u8 only.
 Status gemm_packed_size(const GemmF32KernelInfo& kernel, int64_t k, int64_t n, size_t* bytes);
 Status gemm_packed_size(const GemmS8KernelInfo& kernel, int64_t k, int64_t n, size_t* bytes);
+
+// Where the panels of a packed 8-bit operand lie.
+struct GemmS8Layout {
+  size_t panel_stride = 0;  // bytes
+  size_t matrix_bytes = 0;  // of one of the operand's matrices
+};
+// Of an operand that pack_gemm_s8 packs.
+Status gemm_s8_layout(const GemmS8KernelInfo& kernel, int64_t k, int64_t n, GemmS8Layout* layout);
+// Of `matrices` matrices [k][n] that came packed, `bytes` in all; checks everything that a kernel
+// takes addresses from.
+Status check_packed_s8(const GemmS8KernelInfo& kernel, int64_t k, int64_t n, size_t matrices,
+                       const void* packed, size_t bytes, GemmS8Layout* layout);
 
 // One panel of a packed 8-bit b.
 struct GemmS8Panel {
   size_t column, columns;  // the columns of b it holds
   size_t width;            // with those that pad it
-  const int32_t* sums;     // lhs u8 only, else null
+  const int32_t* sums;     // u8 forms only, else null
   const std::byte* values;
 };
-GemmS8Panel gemm_s8_panel(const GemmS8KernelInfo& kernel, size_t k, size_t n,
-                          const std::byte* packed, size_t panel);
+GemmS8Panel gemm_s8_panel(const GemmS8KernelInfo& kernel, size_t n, const std::byte* packed,
+                          size_t panel_stride, size_t panel);
 // Bytes of one value of either operand, as the kernel reads them.
 constexpr size_t gemm_element(const GemmS8KernelInfo& kernel) {
-  return kernel.form == LhsForm::kU8 ? 1 : 2;
+  return reads_u8(kernel.form) ? 1 : 2;
 }
 
 // Packs panels [first, last) of alpha · b[k][n]; element (p, j) is at b[p·row_stride +
@@ -126,7 +142,7 @@ struct PackGemmS8 {
   std::byte* packed;
 };
 void pack_gemm_s8(const GemmS8KernelInfo& kernel, const PackGemmS8& args, size_t first,
-                  size_t last);
+                  size_t last);  // i16 and u8
 // Whether every value minus its zero point is an int8; b and the zero points are read.
 bool fits_s8(const PackGemmS8& args);
 

@@ -61,6 +61,7 @@ struct GemmS8Plan {
   EpilogueS8Kernel epilogue;
   size_t k, n;  // the true k; rows and panels are padded to gemm_k_padded(*kernel, k)
   const std::byte* packed;
+  size_t panel_stride;  // GemmS8Layout
   const int32_t* bias;
   const float* scale;  // null for an epilogue of kind kS32
   Requantize requantize;

@@ -33,7 +33,7 @@ KernelList<CopyU8KernelInfo> copy_u8_kernels() {
 }
 
 GemmS8Lhs::GemmS8Lhs(const GemmS8KernelInfo& kernel, bool is_signed, Isa max)
-    : form_(kernel.form),
+    : is_u8_(reads_u8(kernel.form)),
       signed_(is_signed),
       kr_(static_cast<size_t>(kernel.kr)),
       widen_(widen_s8_kernels().best(max)->run),
@@ -42,17 +42,17 @@ GemmS8Lhs::GemmS8Lhs(const GemmS8KernelInfo& kernel, bool is_signed, Isa max)
 size_t GemmS8Lhs::row_stride(size_t k) const { return round_up(k, kr_); }
 
 size_t GemmS8Lhs::row_bytes(size_t k) const {
-  return row_stride(k) * (form_ == LhsForm::kU8 ? 1 : sizeof(int16_t));
+  return row_stride(k) * (is_u8_ ? 1 : sizeof(int16_t));
 }
 
 int32_t GemmS8Lhs::zero_point_left(int32_t zero_point) const {
-  if (form_ == LhsForm::kI16) return 0;
+  if (!is_u8_) return 0;
   return signed_ ? zero_point + 128 : zero_point;
 }
 
 void GemmS8Lhs::prepare(size_t m, size_t k, size_t k_padded, const void* src, size_t src_stride,
                         int32_t zero_point, void* dst, size_t dst_stride) const {
-  if (form_ == LhsForm::kU8) {
+  if (is_u8_) {
     const uint8_t flip = signed_ ? 0x80 : 0;
     return copy_({m, k, k_padded, static_cast<const uint8_t*>(src), src_stride, flip,
                   static_cast<uint8_t*>(dst), dst_stride});

@@ -1,5 +1,5 @@
 // The left operand of gemm_s8: from rows of 8-bit integers, as they lie in a tensor, to the form
-// that a kernel reads. Everything about the two forms outside the kernels and the packer is here.
+// that a kernel reads. Everything about these forms outside the kernels and the packer is here.
 #pragma once
 
 #include <cstddef>
@@ -30,12 +30,12 @@ class GemmS8Lhs {
   // is_signed: the tensor is s8 (else u8).
   GemmS8Lhs(const GemmS8KernelInfo& kernel, bool is_signed, Isa max);
 
-  LhsForm form() const { return form_; }
+  bool is_u8() const { return is_u8_; }  // else int16
   // Elements and bytes of a prepared row.
   size_t row_stride(size_t k) const;
   size_t row_bytes(size_t k) const;
   // Whether rows of k serve as they lie.
-  bool reads_in_place(size_t k) const { return form_ == LhsForm::kU8 && !signed_ && k % kr_ == 0; }
+  bool reads_in_place(size_t k) const { return is_u8_ && !signed_ && k % kr_ == 0; }
   // What is still in the prepared values of a tensor with this zero point: the plan's zero_point.
   int32_t zero_point_left(int32_t zero_point) const;
 
@@ -45,8 +45,7 @@ class GemmS8Lhs {
                int32_t zero_point, void* dst, size_t dst_stride) const;
 
  private:
-  LhsForm form_ = LhsForm::kI16;
-  bool signed_ = false;
+  bool is_u8_ = false, signed_ = false;
   size_t kr_ = 1;
   WidenS8Kernel widen_ = nullptr;
   CopyU8Kernel copy_ = nullptr;

@@ -7,6 +7,7 @@
 
 #include "core/shape.h"
 #include "ops/gemm.h"
+#include "ops/gemm_runs.h"
 #include "ops/op.h"
 
 namespace lepton {
@@ -27,7 +28,7 @@ Status check_size(int64_t k, int64_t n, size_t panels, size_t panel_bytes) {
 }
 
 size_t sums_bytes(const GemmS8KernelInfo& kernel, size_t width) {
-  return kernel.form == LhsForm::kU8 ? width * sizeof(int32_t) : 0;
+  return reads_u8(kernel.form) ? width * sizeof(int32_t) : 0;
 }
 
 // Columns of the last panel that holds `columns` of b.
@@ -68,13 +69,14 @@ void pack_values(const PackGemmS8& args, const GemmS8Panel& at, size_t kr, Out* 
 
 template <typename T>
 void pack_panel(const GemmS8KernelInfo& kernel, const PackGemmS8& args, size_t panel) {
-  const GemmS8Panel at = gemm_s8_panel(kernel, args.k, args.n, args.packed, panel);
-  std::byte* const start = args.packed + panel * gemm_panel_stride(kernel, args.k);
+  const size_t stride = gemm_panel_stride(kernel, args.k);
+  const GemmS8Panel at = gemm_s8_panel(kernel, args.n, args.packed, stride, panel);
+  std::byte* const start = args.packed + panel * stride;
   std::byte* const values = start + sums_bytes(kernel, at.width);
   std::fill_n(start, panel_bytes(kernel, args.k, at.width), std::byte{0});
   uint32_t sums[kMaxNr] = {};
   const size_t kr = kernel.kr;
-  if (kernel.form == LhsForm::kU8) {
+  if (kernel.form == GemmS8Form::kU8) {
     pack_values<T>(args, at, kr, reinterpret_cast<int8_t*>(values), sums);
     std::memcpy(start, sums, at.width * sizeof sums[0]);
   } else {
@@ -134,14 +136,50 @@ Status gemm_packed_size(const GemmS8KernelInfo& kernel, int64_t k, int64_t n, si
   return {};
 }
 
-GemmS8Panel gemm_s8_panel(const GemmS8KernelInfo& kernel, size_t k, size_t n,
-                          const std::byte* packed, size_t panel) {
+Status gemm_s8_layout(const GemmS8KernelInfo& kernel, int64_t k, int64_t n, GemmS8Layout* layout) {
+  LEPTON_RETURN_IF_ERROR(gemm_packed_size(kernel, k, n, &layout->matrix_bytes));
+  layout->panel_stride = gemm_panel_stride(kernel, static_cast<size_t>(k));
+  return {};
+}
+
+Status check_packed_s8(const GemmS8KernelInfo& kernel, int64_t k, int64_t n, size_t matrices,
+                       const void* packed, size_t bytes, GemmS8Layout* layout) {
+  LEPTON_RETURN_IF_ERROR(gemm_s8_layout(kernel, k, n, layout));
+  const size_t panels = gemm_panels(kernel, static_cast<size_t>(n));
+  if (kernel.form == GemmS8Form::kU8Runs && matrices * panels != 0) {
+    layout->panel_stride = bytes / (matrices * panels);
+    layout->matrix_bytes = layout->panel_stride * panels;
+  }
+  if (layout->matrix_bytes != 0 &&
+      matrices > static_cast<size_t>(kMaxElements) / layout->matrix_bytes)
+    return invalid_model("packed operand is too large");
+  if (bytes != layout->matrix_bytes * matrices)
+    return invalid_model("packed operand holds " + std::to_string(bytes) + " bytes where " +
+                         kernel.name + " needs " + std::to_string(layout->matrix_bytes * matrices));
+  if (kernel.form != GemmS8Form::kU8Runs) return {};
+  if (layout->panel_stride % kCacheLine != 0)
+    return invalid_model("packed panels are not whole cache lines");
+  const auto* const start = static_cast<const std::byte*>(packed);
+  for (size_t i = 0; i < matrices * panels; ++i) {
+    const GemmS8Panel panel =
+        gemm_s8_panel(kernel, static_cast<size_t>(n), start, layout->panel_stride, i % panels);
+    const size_t sums = sums_bytes(kernel, panel.width);
+    if (layout->panel_stride < sums) return invalid_model("packed panels are too short");
+    LEPTON_RETURN_IF_ERROR(check_gemm_runs(start + i * layout->panel_stride + sums,
+                                           layout->panel_stride - sums, panel.width,
+                                           static_cast<size_t>(k), nullptr));
+  }
+  return {};
+}
+
+GemmS8Panel gemm_s8_panel(const GemmS8KernelInfo& kernel, size_t n, const std::byte* packed,
+                          size_t panel_stride, size_t panel) {
   GemmS8Panel at = {};
   at.column = panel * static_cast<size_t>(kernel.nr);
   at.columns = std::min(static_cast<size_t>(kernel.nr), n - at.column);
   at.width = panel_width(kernel, at.columns);
-  const std::byte* const start = packed + panel * gemm_panel_stride(kernel, k);
-  if (kernel.form == LhsForm::kU8) at.sums = reinterpret_cast<const int32_t*>(start);
+  const std::byte* const start = packed + panel * panel_stride;
+  if (reads_u8(kernel.form)) at.sums = reinterpret_cast<const int32_t*>(start);
   at.values = start + sums_bytes(kernel, at.width);
   return at;
 }

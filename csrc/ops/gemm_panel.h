@@ -26,6 +26,7 @@ struct PanelProduct {
   size_t mr, kr, width;
   size_t element;  // bytes of a value of either operand
   size_t k, rows;
+  bool whole_k;  // the panel cannot be cut
   const void* lhs;
   size_t lhs_stride;
   const void* panel;
@@ -34,7 +35,7 @@ struct PanelProduct {
 template <typename Params, typename Run, typename Accumulator>
 void multiply_panel(const Run& run, const PanelProduct& x, Accumulator* acc) {
   const size_t bytes = x.k * x.width * x.element;
-  const size_t pieces = x.rows > x.mr ? ceil_div(bytes, kPanelPieceBytes) : 1;
+  const size_t pieces = x.rows > x.mr && !x.whole_k ? ceil_div(bytes, kPanelPieceBytes) : 1;
   const size_t depth = pieces > 1 ? round_up(ceil_div(x.k, pieces), x.kr) : x.k;
   const auto* const lhs = static_cast<const std::byte*>(x.lhs);
   const auto* const panel = static_cast<const std::byte*>(x.panel);

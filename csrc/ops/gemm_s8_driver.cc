@@ -38,6 +38,7 @@ PanelProduct product_of(const GemmS8Plan& plan, const GemmS8Block& block,
   product.width = panel.width;
   product.element = gemm_element(*plan.kernel);
   product.k = gemm_k_padded(*plan.kernel, plan.k);
+  product.whole_k = plan.kernel->form == GemmS8Form::kU8Runs;
   product.lhs_stride = block.row_stride;
   product.panel = panel.values;
   product.accumulate = block.zero_points != nullptr && panel.sums != nullptr;
@@ -70,7 +71,8 @@ void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
   auto* const dst = static_cast<uint8_t*>(block.dst);
   const size_t step = accumulator_rows(plan.kernel->mr);
   for (size_t p = block.first; p < block.last; ++p) {
-    const GemmS8Panel panel = gemm_s8_panel(*plan.kernel, plan.k, plan.n, plan.packed, p);
+    const GemmS8Panel panel =
+        gemm_s8_panel(*plan.kernel, plan.n, plan.packed, plan.panel_stride, p);
     const auto run = [&](GemmS8Params& params) {
       params.n = panel.width;
       plan.kernel->run(params);

@@ -76,7 +76,7 @@ Status DynamicQuantizeMatMulOp::init(const StepDesc& step) {
   if (step.outputs[0] != DType::kF32) return unsupported(name_ + ": output is not float32");
   if (step.attrs->i("packed") == 0) return unsupported(name_ + ": B is not packed");
   const auto list = gemm_s8_kernels();
-  kernel_ = step.kernel.empty() ? list.best(step.isa) : list.find(step.kernel);
+  kernel_ = list.find(step.kernel);
   if (kernel_ == nullptr)
     return invalid_model(name_ + ": kernel '" + std::string(step.kernel) + "' does not run here");
   has_bias_ = step.has_input(3);
@@ -149,6 +149,7 @@ void DynamicQuantizeMatMulOp::run(const BoundDynamic& bound, const RunArgs& args
   plan.k = bound.shape.k;
   plan.n = bound.shape.n;
   plan.packed = rhs_.packed;
+  plan.panel_stride = rhs_.layout.panel_stride;
   plan.scale = scale;
   plan.zero_point = lhs_.zero_point_left(range.zero_point);
   plan.min = adds ? -kInfinity : min_;

@@ -39,7 +39,7 @@ struct BoundMatMulInteger {
   MatMulShape shape;
   GemmGrid grid;
   RowBroadcast residual;
-  size_t packed_bytes = 0;   // of one matrix of b
+  GemmS8Layout layout;       // of packed b
   size_t scale_offset = 0;   // scratch: one scale repeated n times, if it comes alone
   size_t rows_offset = 0;    // scratch: prepared rows and their zero points, per thread
   size_t rows_bytes = 0;     // of the rows
@@ -66,6 +66,7 @@ class MatMulIntegerOp final : public Op {
   Status check_b_zero_points(const BoundMatMulInteger& bound, Code code) const;
   Status bind_operands(BindContext& context, BoundMatMulInteger* bound) const;
   void bind_scratch(BindContext& context, size_t packed_all, BoundMatMulInteger* bound) const;
+  Status dense_layout(const Shape& matrices, GemmS8Layout* layout, size_t* bytes) const;
   PackGemmS8 matrix_of(const BoundMatMulInteger& bound, const void* b, const void* zero_points,
                        size_t matrix) const;
   void pack_rhs(const BoundMatMulInteger& bound, const void* b, const void* zero_points,
@@ -183,12 +184,13 @@ Status MatMulIntegerOp::pack_constant(Isa isa, const TensorInfo& b, const Tensor
     fits = fits_s8(matrix_of(bound, b.data, zero_points, i));
   kernel_ = &best_gemm_s8(isa, fits);
   size_t all = 0;
-  LEPTON_RETURN_IF_ERROR(packed_stack_size(*kernel_, matrices, false, &bound.packed_bytes, &all));
+  LEPTON_RETURN_IF_ERROR(dense_layout(matrices, &bound.layout, &all));
   rhs_.owned = allocate_bytes(all);
   if (rhs_.owned == nullptr) return {Code::kOutOfMemory, name_ + ": no memory for packed weights"};
   pack_rhs(bound, b.data, zero_points, rhs_.owned.get(), Parallel());
   rhs_.shape = b.shape;
   rhs_.packed = rhs_.owned.get();
+  rhs_.layout = bound.layout;
   rhs_.at_run_time = false;
   return {};
 }
@@ -256,14 +258,24 @@ Status MatMulIntegerOp::bind(BindContext& context) const {
   LEPTON_RETURN_IF_ERROR(bind_operands(context, &bound));
   LEPTON_RETURN_IF_ERROR(context.set_output(0, bound.shape.output));
   size_t packed_all = 0;
-  LEPTON_RETURN_IF_ERROR(
-      packed_stack_size(*kernel_, as_matrices(b), false, &bound.packed_bytes, &packed_all));
+  bound.layout = rhs_.layout;
+  if (rhs_.at_run_time)
+    LEPTON_RETURN_IF_ERROR(dense_layout(as_matrices(b), &bound.layout, &packed_all));
   bind_scratch(context, packed_all, &bound);
   context.set_run([this, bound](const RunArgs& args) {
     run(bound, args);
     return Status();
   });
   return {};
+}
+
+// Where pack_rhs puts the matrices, and their bytes.
+Status MatMulIntegerOp::dense_layout(const Shape& matrices, GemmS8Layout* layout,
+                                     size_t* bytes) const {
+  LEPTON_RETURN_IF_ERROR(
+      gemm_s8_layout(*kernel_, matrices[matrices.rank - 2], matrices[matrices.rank - 1], layout));
+  size_t one = 0;
+  return packed_stack_size(*kernel_, matrices, false, &one, bytes);
 }
 
 // What packing one matrix of b reads.
@@ -292,7 +304,7 @@ void MatMulIntegerOp::pack_rhs(const BoundMatMulInteger& bound, const void* b,
                    gemm_panel_stride(*kernel_, bound.shape.k),
                    [&](size_t matrix, size_t first, size_t last) {
                      PackGemmS8 pack = matrix_of(bound, b, zero_points, matrix);
-                     pack.packed = packed + matrix * bound.packed_bytes;
+                     pack.packed = packed + matrix * bound.layout.matrix_bytes;
                      pack_gemm_s8(*kernel_, pack, first, last);
                    });
 }
@@ -323,6 +335,7 @@ void MatMulIntegerOp::run(const BoundMatMulInteger& bound, const RunArgs& args) 
   plan.epilogue = epilogue_;
   plan.k = bound.shape.k;
   plan.n = bound.shape.n;
+  plan.panel_stride = bound.layout.panel_stride;
   plan.bias = has_bias_ ? args.input<int32_t>(operands_.bias) : nullptr;
   plan.scale = scales(bound, args);
   plan.requantize = requantize_;
@@ -336,7 +349,7 @@ void MatMulIntegerOp::run(const BoundMatMulInteger& bound, const RunArgs& args) 
     size_t a_index, b_index;
     bound.shape.locate(batch, &a_index, &b_index);
     GemmS8Plan product = plan;
-    product.packed = packed + b_index * bound.packed_bytes;
+    product.packed = packed + b_index * bound.layout.matrix_bytes;
     const GemmChunk chunk = bound.grid.chunk(static_cast<int64_t>(static_cast<size_t>(i) % chunks));
     run_chunk(bound, args, product, batch, a_index, chunk, thread);
   });

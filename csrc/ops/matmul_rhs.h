@@ -26,6 +26,7 @@ struct MatMulRhs {
   bool transposed = false;
   Shape shape;                        // known unless at_run_time: batch..., k, n as stored
   const std::byte* packed = nullptr;  // constant: the packed matrices, one after another
+  GemmS8Layout layout;                // of a packed 8-bit constant
   OwnedBytes owned;
 };
 
@@ -49,22 +50,11 @@ Status packed_stack_size(const Kernel& kernel, const Shape& shape, bool transpos
 // The same for the operand that b is: a vector counts as one column.
 Shape as_matrices(const Shape& b);
 
-// Takes constant operand `index` that `lower` packed for `kernel`; checks its size.
-template <typename Kernel>
-Status take_packed(const StepDesc& step, size_t index, const Kernel& kernel, MatMulRhs* rhs) {
-  const TensorInfo& b = step.inputs[index];
-  size_t one = 0, all = 0;
-  if (!b.constant || b.dtype != DType::kU8)
-    return invalid_model("packed operand is not a constant");
-  LEPTON_RETURN_IF_ERROR(read_packed_shape(step, &rhs->shape));
-  LEPTON_RETURN_IF_ERROR(packed_stack_size(kernel, rhs->shape, false, &one, &all));
-  if (static_cast<size_t>(b.shape.elements()) != all)
-    return invalid_model("packed operand holds " + std::to_string(b.shape.elements()) +
-                         " bytes where " + kernel.name + " needs " + std::to_string(all));
-  rhs->packed = static_cast<const std::byte*>(b.data);
-  rhs->at_run_time = false;
-  return {};
-}
+// Takes constant operand `index` that `lower` packed for `kernel`; checks it.
+Status take_packed(const StepDesc& step, size_t index, const GemmF32KernelInfo& kernel,
+                   MatMulRhs* rhs);
+Status take_packed(const StepDesc& step, size_t index, const GemmS8KernelInfo& kernel,
+                   MatMulRhs* rhs);
 
 // Splits packing of `matrices` × `panels` panels over threads: body(matrix, first, last).
 template <typename F>

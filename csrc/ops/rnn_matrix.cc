@@ -80,6 +80,8 @@ Status RnnMatrix::init(const StepDesc& step, int weights, int scale, int zero_po
   s8_ = step.kernel.empty() ? &best_gemm_s8(step.isa, signed_ && zero_point_ < 0)
                             : gemm_s8_kernels().find(step.kernel);
   if (s8_ == nullptr) return invalid_model(name_ + ": its kernel does not run here");
+  if (!packed_ && s8_->form == GemmS8Form::kU8Runs)
+    return invalid_model(name_ + ": its kernel needs packed weights");
   epilogue_s8_ = best_epilogue_s8(EpilogueS8Kind::kF32, step.isa);
   lhs_ = GemmS8Lhs(*s8_, false, step.isa);
   quantize_i16_ = best_of(kQuantizeRowI16, step.isa);
@@ -99,25 +101,62 @@ Status RnnMatrix::count_entries(BindContext& context, int operand, const RnnMatr
                        " holds neither one entry, nor one per direction or column");
 }
 
-Status RnnMatrix::bind(BindContext& context, const RnnMatrixShape& shape,
-                       BoundRnnMatrix* bound) const {
-  bound->shape = shape;
+// The bytes of each piece, and for integer weights how far apart their panels are. Packed in runs,
+// all panels are equally long.
+Status RnnMatrix::lay_out(size_t given, BoundRnnMatrix* bound) const {
+  const RnnMatrixShape& shape = bound->shape;
+  const bool runs = integer_ && s8_->form == GemmS8Form::kU8Runs;
+  size_t panels = 0;
+  for (int piece = 0; piece < shape.pieces() && runs; ++piece)
+    panels += gemm_panels(*s8_, shape.size(piece)) * shape.directions;
   bound->piece_bytes[1] = 0;
   for (int piece = 0; piece < shape.pieces(); ++piece) {
     const int64_t k = static_cast<int64_t>(shape.k), n = static_cast<int64_t>(shape.size(piece));
     size_t* const bytes = &bound->piece_bytes[piece];
-    LEPTON_RETURN_IF_ERROR(integer_ ? gemm_packed_size(*s8_, k, n, bytes)
-                                    : gemm_packed_size(*f32_, k, n, bytes));
+    if (!integer_) {
+      LEPTON_RETURN_IF_ERROR(gemm_packed_size(*f32_, k, n, bytes));
+      continue;
+    }
+    GemmS8Layout layout;
+    LEPTON_RETURN_IF_ERROR(gemm_s8_layout(*s8_, k, n, &layout));
+    if (runs) {
+      layout.panel_stride = panels == 0 ? 0 : given / panels;
+      layout.matrix_bytes = layout.panel_stride * gemm_panels(*s8_, shape.size(piece));
+    }
+    bound->panel_stride = layout.panel_stride;
+    *bytes = layout.matrix_bytes;
   }
   bound->direction_bytes = bound->piece_bytes[0] + bound->piece_bytes[1];
-  const size_t all = bound->direction_bytes * shape.directions;
-  bound->scratch_bytes = packed_ ? 0 : all;
+  return {};
+}
+
+Status RnnMatrix::check_packed(const BoundRnnMatrix& bound, const TensorInfo& given) const {
+  const RnnMatrixShape& shape = bound.shape;
+  const size_t all = bound.direction_bytes * shape.directions;
+  if (static_cast<size_t>(given.shape.elements()) != all)
+    return invalid_model(name_ + ": packed weights hold " + std::to_string(given.shape.elements()) +
+                         " bytes instead of " + std::to_string(all));
+  if (!integer_) return {};
+  const std::byte* piece_at = static_cast<const std::byte*>(given.data);
+  for (size_t d = 0; d < shape.directions; ++d)
+    for (int piece = 0; piece < shape.pieces(); piece_at += bound.piece_bytes[piece++]) {
+      GemmS8Layout layout;
+      LEPTON_RETURN_IF_ERROR(check_packed_s8(*s8_, static_cast<int64_t>(shape.k),
+                                             static_cast<int64_t>(shape.size(piece)), 1, piece_at,
+                                             bound.piece_bytes[piece], &layout));
+    }
+  return {};
+}
+
+Status RnnMatrix::bind(BindContext& context, const RnnMatrixShape& shape,
+                       BoundRnnMatrix* bound) const {
+  bound->shape = shape;
+  const TensorInfo& given = context.input(weights_);
+  LEPTON_RETURN_IF_ERROR(lay_out(static_cast<size_t>(given.shape.elements()), bound));
+  if (packed_) LEPTON_RETURN_IF_ERROR(check_packed(*bound, given));
+  bound->scratch_bytes = packed_ ? 0 : bound->direction_bytes * shape.directions;
   if (integer_)
     bound->scratch_bytes += round_up(shape.directions * shape.columns * sizeof(float), kCacheLine);
-  const Shape& given = context.input(weights_).shape;
-  if (packed_ && static_cast<size_t>(given.elements()) != all)
-    return invalid_model(name_ + ": packed weights hold " + std::to_string(given.elements()) +
-                         " bytes instead of " + std::to_string(all));
   if (integer_)
     LEPTON_RETURN_IF_ERROR(count_entries(context, scale_, shape, "scale", &bound->scale_entries));
   if (zero_point_ < 0) return {};
@@ -194,7 +233,7 @@ RnnMatrix::QuantizedRows RnnMatrix::quantize(const RnnProduct& product, size_t k
       reinterpret_cast<int32_t*>(product.scratch + round_up(product.m * sizeof(float), kCacheLine));
   q.rows = product.scratch + rows_offset(product.m);
   const size_t padded = lhs_.row_stride(k), bytes = lhs_.row_bytes(k);
-  const bool is_u8 = lhs_.form() == LhsForm::kU8;
+  const bool is_u8 = lhs_.is_u8();
   parallel.loop(static_cast<int64_t>(ceil_div(product.m, kRowsPerChunk)), [&](int64_t c, int) {
     const size_t first = static_cast<size_t>(c) * kRowsPerChunk;
     for (size_t i = first; i < std::min(first + kRowsPerChunk, product.m); ++i) {
@@ -256,6 +295,7 @@ void RnnMatrix::multiply_s8(const BoundRnnMatrix& bound, const std::byte* packed
   plan.k = bound.shape.k;
   plan.n = bound.shape.size(product.piece);
   plan.packed = packed;
+  plan.panel_stride = bound.panel_stride;
   plan.scale = scale;
   plan.min = -std::numeric_limits<float>::infinity();
   plan.max = std::numeric_limits<float>::infinity();

@@ -30,6 +30,7 @@ struct RnnMatrixShape {
 struct BoundRnnMatrix {
   RnnMatrixShape shape;
   size_t piece_bytes[2], direction_bytes;
+  size_t panel_stride = 0;  // integer weights
   size_t scale_entries = 0, zero_point_entries = 0;
   size_t scratch_bytes;  // shared by all threads: packed weights and scales of this run
 };
@@ -73,6 +74,8 @@ class RnnMatrix {
  private:
   Status count_entries(BindContext& context, int operand, const RnnMatrixShape& shape,
                        const char* what, size_t* entries) const;
+  Status lay_out(size_t given, BoundRnnMatrix* bound) const;
+  Status check_packed(const BoundRnnMatrix& bound, const TensorInfo& given) const;
   void pack(const BoundRnnMatrix& bound, const RunArgs& args, size_t direction, int piece,
             std::byte* to) const;
   void multiply_f32(const BoundRnnMatrix& bound, const std::byte* packed, const RnnProduct& product,

@@ -57,16 +57,25 @@ class Executor:
 def kernel_digest() -> str:
     """SHA-256 of the kernel lists, their contracts and packers: what plans depend on."""
 
-def choose_gemm_s8(isa: str, b: Array, zero_points: Array | None = None) -> str:
-    """Name of the gemm_s8 kernel preferred for a target capped at isa among those that can hold b.
+def choose_gemm_s8(isa: str, b: Array, zero_points: Array | None = None, bound: int = 255) -> str:
+    """Name of the gemm_s8 kernel preferred for a target capped at isa and for this constant b.
 
-    Operands as for pack_gemm_s8: not every kernel can hold every value of b minus its zero points.
+    Operands as for pack_gemm_s8: not every kernel can hold every value of b minus its zero points,
+    and for one that sums runs of products in 16 bits it depends on them whether it pays.
+    """
+
+def gemm_run_statistics(
+    kernel: str, k: int, n: int, matrices: int, packed: npt.NDArray[np.uint8]
+) -> dict[str, int]:
+    """Of an operand packed in runs: its quads ("dense"), those in "runs4", "runs2", "runs1".
+
+    A split quad counts twice in the runs, a quad of zeros not at all.
     """
 
 def kernels() -> list[dict[str, Any]]:
     """Every line of the kernel lists: family, name, isa, mr, nr, kr, kind, available.
 
-    gemm_s8 lines also have nv and form ("u8" or "i16").
+    gemm_s8 lines also have nv and form ("u8", "u8 runs" or "i16").
     """
 
 def machine_isas() -> list[str]:
@@ -84,10 +93,14 @@ def pack_depthwise_s8(w: Array) -> npt.NDArray[np.uint8]:
 def pack_gemm_f32(kernel: str, b: Array) -> npt.NDArray[np.uint8]:
     """Packs float32 b [..., k, n] for a gemm_f32 kernel; returns the bytes as uint8 [size]."""
 
-def pack_gemm_s8(kernel: str, b: Array, zero_points: Array | None = None) -> npt.NDArray[np.uint8]:
+def pack_gemm_s8(
+    kernel: str, b: Array, zero_points: Array | None = None, bound: int = 255, stride: int = 0
+) -> npt.NDArray[np.uint8]:
     """Packs uint8 or int8 b [..., k, n] minus its zero points for a gemm_s8 kernel.
 
-    zero_points has b's dtype and 1, n or batch * n entries. Returns the bytes as uint8 [size].
+    zero_points has b's dtype and 1, n or batch * n entries. bound: the largest value of the other
+    operand, as uint8 (int8 values count 128 more). stride: for kernels of form u8 runs, bytes from
+    one panel to the next; 0: as many as the longest needs. Returns the bytes as uint8 [size].
     Raises ValueError when the kernel cannot hold a difference (see choose_gemm_s8).
     """
 

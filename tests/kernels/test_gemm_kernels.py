@@ -64,6 +64,7 @@ def depths(kr: int) -> list[int]:
 OPERANDS = {  # dtype and range of both operands, by the form a kernel reads them in
     "i16": (("int16", -255, 255), ("int16", -255, 255)),
     "u8": (("uint8", 0, 255), ("int8", -128, 127)),
+    "u8 runs": (("uint8", 0, 255), ("int8", -128, 127)),
 }
 
 
@@ -76,8 +77,12 @@ def gemm_s8_operands(line: Line, rng: np.random.Generator, m: int, k: int, n: in
     return made
 
 
-def panel_of(rhs: Array, kr: int) -> Array:
+def panel_of(line: Line, rhs: Array, bound: int = 255) -> Array:
+    """rhs [k, n] as the kernel reads it: one panel without the sums of its columns."""
     k, n = rhs.shape
+    if line["family"] == "gemm_s8" and line["form"] == "u8 runs":
+        return _core.pack_gemm_s8(line["name"], rhs, None, bound)[4 * n :].view(np.int8)
+    kr = line["kr"]
     return rhs.reshape(k // kr, kr, n).transpose(0, 2, 1).reshape(-1)
 
 
@@ -89,7 +94,7 @@ def test_gemm_s8_tile(line: Line, rng: np.random.Generator, at_start: bool) -> N
         lhs, rhs = gemm_s8_operands(line, rng, m, k, n)
         stride = k + int(rng.choice([0, 6])) * kr
         flat = flat_rows(lhs, stride, 99)
-        panel = panel_of(rhs, kr)
+        panel = panel_of(line, rhs)
         got = _core.testing.gemm_s8(line["name"], m, n, k, flat, stride, panel, at_start)
         want = lhs.astype(np.int64) @ rhs.astype(np.int64)
         np.testing.assert_array_equal(got.reshape(-1, n)[:m], want)
@@ -102,8 +107,8 @@ def test_gemm_s8_of_nothing_but_extremes(line: Line, left: int, right: int) -> N
     m, n, k = line["mr"], line["nr"], 512
     (lhs_dtype, *lhs_ends), (rhs_dtype, *rhs_ends) = OPERANDS[line["form"]]
     lhs = np.full((m, k), lhs_ends[left], lhs_dtype)
-    rhs = np.full(k * n, rhs_ends[right], rhs_dtype)
-    got = _core.testing.gemm_s8(line["name"], m, n, k, lhs.reshape(-1), k, rhs, False)
+    panel = panel_of(line, np.full((k, n), rhs_ends[right], rhs_dtype))
+    got = _core.testing.gemm_s8(line["name"], m, n, k, lhs.reshape(-1), k, panel, False)
     assert (got == lhs_ends[left] * rhs_ends[right] * k).all()
 
 
@@ -113,23 +118,22 @@ def test_k_in_two_calls(line: Line, rng: np.random.Generator) -> None:
     nr, kr, m, k = line["nr"], line["kr"], line["mr"], 36
     if line["family"] == "gemm_s8":
         lhs, rhs = gemm_s8_operands(line, rng, m, k, nr)
-        panel = panel_of(rhs, kr)
     else:
         lhs = rng.standard_normal((m, k)).astype(np.float32)
-        panel = rng.standard_normal(k * nr).astype(np.float32)
+        rhs = rng.standard_normal((k, nr)).astype(np.float32)
 
     def run(x: Array, part: Array, start: Array | None) -> Array:
         depth = x.shape[1]
-        operands = (depth, x.reshape(-1), depth, part, False, start)
+        operands = (depth, x.reshape(-1), depth, panel_of(line, part), False, start)
         if line["family"] == "gemm_s8":
             return _core.testing.gemm_s8(line["name"], m, nr, *operands)
         return _core.testing.gemm_f32(line["name"], m, *operands)
 
-    whole = run(lhs, panel, None)
+    whole = run(lhs, rhs, None)
     for cut in (0, 4 * kr, k):
         left, right = np.ascontiguousarray(lhs[:, :cut]), np.ascontiguousarray(lhs[:, cut:])
-        first = run(left, panel[: cut * nr], None)
-        np.testing.assert_array_equal(run(right, panel[cut * nr :], first), whole)
+        first = run(left, rhs[:cut], None)
+        np.testing.assert_array_equal(run(right, rhs[cut:], first), whole)
 
 
 @pytest.mark.parametrize("line", lines("gemm_s8"))
@@ -137,11 +141,82 @@ def test_gemm_s8_wraps(line: Line) -> None:
     """Beyond 2^31 the sum wraps; it never saturates."""
     k, n = 80000, line["nr"]
     (lhs_dtype, _, lhs_most), (rhs_dtype, _, rhs_most) = OPERANDS[line["form"]]
-    lhs, panel = np.full((1, k), lhs_most, lhs_dtype), np.full(k * n, rhs_most, rhs_dtype)
+    lhs = np.full((1, k), lhs_most, lhs_dtype)
+    panel = panel_of(line, np.full((k, n), rhs_most, rhs_dtype))
     got = _core.testing.gemm_s8(line["name"], 1, n, k, lhs.reshape(-1), k, panel, False)
     want = np.array(lhs_most * rhs_most * k)
     assert want > 2**31
     assert (got[:n] == want.astype(np.int32)).all()
+
+
+RUN_LINES = [line for line in lines("gemm_s8") if line.values[0]["form"] == "u8 runs"]
+WEIGHTS = {
+    "7 bit": lambda rng, shape: rng.integers(-64, 64, shape),
+    "8 bit": lambda rng, shape: rng.integers(-128, 128, shape),
+    "normal": lambda rng, shape: np.clip(np.rint(rng.standard_normal(shape) * 36), -128, 127),
+    "one sign": lambda rng, shape: rng.integers(0, 128, shape) * rng.choice([-1, 1], shape[1]),
+    "sparse": lambda rng, shape: rng.integers(-128, 128, shape) * (rng.random(shape) < 0.01),
+    "zeros": lambda rng, shape: np.zeros(shape),
+}
+
+
+@pytest.mark.parametrize("line", RUN_LINES)
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("bound", [1, 127, 200, 255])
+def test_sums_of_runs_stay_in_16_bits(
+    line: Line, rng: np.random.Generator, weights: str, bound: int
+) -> None:
+    """The worst activations for each column: the bound where its weight has one sign, else 0."""
+    k, n = 1500, line["nr"]
+    rhs = WEIGHTS[weights](rng, (k, n)).astype(np.int8)
+    panel = panel_of(line, rhs, bound)
+    for j in range(n):
+        for sign in (1, -1):
+            lhs = np.where(np.sign(rhs[:, j]) == sign, bound, 0).astype(np.uint8)
+            got = _core.testing.gemm_s8(line["name"], 1, n, k, lhs, k, panel, False)
+            np.testing.assert_array_equal(got[:n], lhs.astype(np.int64) @ rhs.astype(np.int64))
+
+
+@pytest.mark.parametrize("line", RUN_LINES)
+def test_runs_are_as_long_as_weights_allow(line: Line, rng: np.random.Generator) -> None:
+    k, n, name = 1024, 64, line["name"]
+
+    def counts(weights: str, bound: int) -> dict[str, int]:
+        packed = _core.pack_gemm_s8(
+            name, WEIGHTS[weights](rng, (k, n)).astype(np.int8), None, bound
+        )
+        return _core.gemm_run_statistics(name, k, n, 1, packed)
+
+    dense = k * n // 32
+    narrow = counts("7 bit", 127)
+    assert narrow["runs4"] > 0.99 * dense
+    assert narrow["dense"] == dense == narrow["runs4"] + narrow["runs2"] + narrow["runs1"]
+    assert counts("7 bit", 255)["runs2"] > dense / 2
+    wide = counts("8 bit", 255)
+    assert wide["runs4"] + wide["runs2"] + wide["runs1"] > 1.9 * dense  # nearly all were split
+    assert counts("zeros", 255) == {"dense": dense, "runs4": 0, "runs2": 0, "runs1": 0}
+    sparse = counts("sparse", 255)
+    assert 0 < sparse["runs4"] + sparse["runs2"] + sparse["runs1"] < dense / 2
+
+
+@pytest.mark.parametrize("line", RUN_LINES)
+def test_damaged_runs_are_refused(line: Line, rng: np.random.Generator) -> None:
+    """No count or place of a packed operand leads a kernel outside of its operands."""
+    k, n, name = 64, 16, line["name"]
+    b = rng.integers(-60, 60, (k, n)).astype(np.int8)
+    packed = _core.pack_gemm_s8(name, b)
+    attrs = {"packed": 1, "k": k, "n": n}
+    a = rng.integers(0, 256, (3, k), dtype=np.uint8)
+    refused = 0
+    for at in range(4 * n, packed.size, 4):
+        damaged = packed.copy()
+        damaged[at : at + 4] ^= rng.integers(1, 256, 4, dtype=np.uint8)
+        inputs = [a, damaged, np.ones(n, np.float32)]
+        try:
+            run_op("lepton.QLinearMatMul", inputs, attrs, constants=[1], kernel=name)
+        except ModelError:
+            refused += 1
+    assert refused > 10
 
 
 @pytest.mark.parametrize("line", lines("gemm_f32"))

@@ -13,6 +13,7 @@ from lepton_rt.plan import Step, StepAttr
 
 from . import winograd
 from .epilogue import clamp, requantisation
+from .rhs import pack_rhs
 
 __all__ = ["RULES"]
 
@@ -86,14 +87,14 @@ def _integer_conv(node: Node, context: LowerContext) -> Step | None:
         return None
     zero = context.constant(operands[5])
     zeros = np.zeros(1, weights.dtype) if zero is None else zero.reshape(-1)
+    note = ""
     if _is_depthwise(weights, group):
         kernel = context.select("depthwise_s8")
         wide = weights.reshape(group, -1).T.astype(np.int16) - zeros.astype(np.int16)
         packed = _core.pack_depthwise_s8(np.ascontiguousarray(wide))
     else:
-        rhs = _tap_major(weights, group)
-        kernel = _core.choose_gemm_s8(context.isa, rhs, zeros)
-        packed = _core.pack_gemm_s8(kernel, rhs, zeros)
+        rhs = pack_rhs(context, _tap_major(weights, group), zeros)
+        kernel, packed, note = rhs.kernel, rhs.data, rhs.note
     channels = int(weights.shape[0])
     scale = np.ascontiguousarray(np.broadcast_to(result.scale, (channels,)))
     attrs = {**_geometry(node, weights), **result.attrs}
@@ -107,7 +108,7 @@ def _integer_conv(node: Node, context: LowerContext) -> Step | None:
         context.add_constant(scale, f"{node.outputs[0]}.scale"),
         operands[9],
     ]
-    return Step("lepton.QLinearConv", names, list(node.outputs), attrs, kernel)
+    return Step("lepton.QLinearConv", names, list(node.outputs), attrs, kernel, note=note)
 
 
 def _transposed(node: Node, context: LowerContext) -> Step | None:
@@ -140,16 +141,14 @@ def _plain_integer(node: Node, context: LowerContext) -> list[Step] | None:
     if weights is None or not _is_valid(weights, group) or (zero is None and operands[3]):
         return None
     zeros = np.zeros(1, weights.dtype) if zero is None else zero.reshape(-1)
-    rhs = _tap_major(weights, group)
-    kernel = _core.choose_gemm_s8(context.isa, rhs, zeros)
-    packed = _core.pack_gemm_s8(kernel, rhs, zeros)
-    name = context.add_constant(packed, f"{operands[1]}.packed")
+    rhs = pack_rhs(context, _tap_major(weights, group), zeros)
+    name = context.add_constant(rhs.data, f"{operands[1]}.packed")
     sums = context.fresh(f"{node.outputs[0]}.channels_last", np.int32)
     attrs = {**_geometry(node, weights), "channels_last": 0}
     inputs = [operands[0], name, "", "", "", operands[2]]
     perm = [0, weights.ndim - 1, *range(1, weights.ndim - 1)]
     return [
-        Step("lepton.QLinearConv", inputs, [sums], attrs, kernel),
+        Step("lepton.QLinearConv", inputs, [sums], attrs, rhs.kernel, note=rhs.note),
         Step("Transpose", [sums], list(node.outputs), {"perm": perm}),
     ]
 

@@ -12,6 +12,7 @@ from lepton_rt.lower import LowerContext, Rule
 from lepton_rt.plan import Step, StepAttr
 
 from .epilogue import clamp, requantisation
+from .rhs import pack_rhs
 
 __all__ = ["RULES"]
 
@@ -89,18 +90,11 @@ def _integer(node: Node, context: LowerContext) -> Step | None:
     if b is None or b.ndim < 2 or b.size == 0:
         plain = [operands[0], operands[3], scale, operands[8], operands[9], operands[5]]
         return Step(node.key, plain, list(node.outputs), attrs)
-    b = np.ascontiguousarray(b)
-    kernel = _core.choose_gemm_s8(context.isa, b, b_zero)
-    packed = _core.pack_gemm_s8(kernel, b, b_zero)
-    name = context.add_constant(packed, f"{operands[3]}.packed")
+    rhs = pack_rhs(context, b, b_zero)
+    name = context.add_constant(rhs.data, f"{operands[3]}.packed")
     attrs.update(_packed(b))
-    return Step(
-        node.key,
-        [operands[0], name, scale, operands[8], operands[9]],
-        list(node.outputs),
-        attrs,
-        kernel,
-    )
+    inputs = [operands[0], name, scale, operands[8], operands[9]]
+    return Step(node.key, inputs, list(node.outputs), attrs, rhs.kernel, note=rhs.note)
 
 
 def _dynamic(node: Node, context: LowerContext) -> Step | None:
@@ -109,12 +103,10 @@ def _dynamic(node: Node, context: LowerContext) -> Step | None:
     b, b_zero = context.constant(b_name), context.constant(b_zero_name)
     if b is None or b.ndim != 2 or b.size == 0 or (b_zero_name and b_zero is None):
         return None
-    b = np.ascontiguousarray(b)
-    zeros = None if b_zero is None else b_zero.reshape(-1)
-    kernel = _core.choose_gemm_s8(context.isa, b, zeros)
-    packed = context.add_constant(_core.pack_gemm_s8(kernel, b, zeros), f"{b_name}.packed")
-    operands = [a, packed, scale, bias, residual]
-    return Step(node.key, operands, list(node.outputs), {**_packed(b), **clamp(node)}, kernel)
+    rhs = pack_rhs(context, b, None if b_zero is None else b_zero.reshape(-1))
+    operands = [a, context.add_constant(rhs.data, f"{b_name}.packed"), scale, bias, residual]
+    attrs = {**_packed(b), **clamp(node)}
+    return Step(node.key, operands, list(node.outputs), attrs, rhs.kernel, note=rhs.note)
 
 
 RULES: dict[str, Rule] = {

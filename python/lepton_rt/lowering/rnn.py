@@ -9,6 +9,8 @@ from lepton_rt.graph.ir import Array, Node
 from lepton_rt.lower import LowerContext, Rule, pass_through
 from lepton_rt.plan import Step
 
+from .rhs import pack_all
+
 __all__ = ["RULES"]
 
 
@@ -77,13 +79,6 @@ def _matrices(
     ]
 
 
-def _choose_s8(isa: str, matrices: list[tuple[Array, Array]]) -> str:
-    """The kernel for all of them: what one of them cannot have, none gets."""
-    chosen = [_core.choose_gemm_s8(isa, b, zeros) for b, zeros in matrices]
-    best = _core.select_kernel("gemm_s8", isa)
-    return next((name for name in chosen if name != best), best)
-
-
 def _dynamic_quantize(node: Node, context: LowerContext) -> Step | None:
     """lepton.DynamicQuantizeLSTM, …GRU, …RNN."""
     operands = [*node.inputs, *[""] * (12 - len(node.inputs))]
@@ -103,10 +98,10 @@ def _dynamic_quantize(node: Node, context: LowerContext) -> Step | None:
         i: _matrices(node, weights, zero, recurrent=i == 2)
         for i, weights, zero in ((1, w, points[0]), (2, r, points[1]))
     }
-    step.kernel = _choose_s8(context.isa, [*matrices[1], *matrices[2]])
-    for i in (1, 2):
-        packed = [_core.pack_gemm_s8(step.kernel, b, zeros) for b, zeros in matrices[i]]
-        step.inputs[i] = context.add_constant(np.concatenate(packed), f"{node.inputs[i]}.packed")
+    packed = pack_all(context, [matrices[1], matrices[2]])
+    step.kernel, step.note = packed[0].kernel, packed[0].note
+    for i, rhs in zip((1, 2), packed, strict=True):
+        step.inputs[i] = context.add_constant(rhs.data, f"{node.inputs[i]}.packed")
     step.inputs[9] = step.inputs[11] = ""
     step.attrs.update(packed=1, hidden_size=r.shape[2], input_size=w.shape[2])
     return step

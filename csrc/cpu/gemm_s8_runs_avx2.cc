@@ -1,0 +1,110 @@
+// An 8x16 tile, eight columns after eight, over runs of quads of p: vpmaddubsw multiplies a
+// broadcast quad of one lhs row with eight columns' quads and adds pairs into int16, vpaddw sums
+// the run there, which the packer proved safe, and one vpmaddwd by ones widens it for vpaddd. Eight
+// accumulators and a run's four registers of rhs leave room for two products in flight. The limit
+// is the vector pipes: nine instructions for a run of four and a row, 128 multiply-accumulates,
+// where widening every product takes twelve.
+#include <immintrin.h>
+
+#include "ops/gemm_s8.h"
+
+namespace lepton {
+namespace {
+
+constexpr size_t kKr = 4;
+
+// Keeps a value in its register at this point: without it GCC hoists the broadcasts of a step above
+// the arithmetic and spills accumulators.
+inline void pin(__m256i& v) { asm volatile("" : "+x"(v)); }
+
+inline __m256i broadcast_quad(const uint8_t* p) {
+  int32_t quad;
+  __builtin_memcpy(&quad, p, sizeof(quad));
+  return _mm256_set1_epi32(quad);
+}
+
+template <size_t kRows, size_t kLength>
+inline void add_run(const uint8_t* lhs, size_t stride, const int8_t* values, const uint16_t* places,
+                    __m256i ones_i16x16, __m256i (&sum)[kRows]) {
+  __m256i rhs_i8x32[kLength];
+  const uint8_t* from[kLength];
+#pragma GCC unroll 4
+  for (size_t q = 0; q < kLength; ++q) {
+    rhs_i8x32[q] = _mm256_load_si256(reinterpret_cast<const __m256i*>(values + q * kQuadBytes));
+    pin(rhs_i8x32[q]);
+    from[q] = lhs + kKr * places[q];
+  }
+#pragma GCC unroll 8
+  for (size_t i = 0; i < kRows; ++i) {
+    __m256i run_i16x16 = _mm256_maddubs_epi16(broadcast_quad(from[0] + i * stride), rhs_i8x32[0]);
+    pin(run_i16x16);
+#pragma GCC unroll 4
+    for (size_t q = 1; q < kLength; ++q) {
+      const __m256i lhs_u8x32 = broadcast_quad(from[q] + i * stride);
+      run_i16x16 = _mm256_add_epi16(run_i16x16, _mm256_maddubs_epi16(lhs_u8x32, rhs_i8x32[q]));
+      pin(run_i16x16);
+    }
+    sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(run_i16x16, ones_i16x16));
+    pin(sum[i]);
+  }
+}
+
+// Returns where the next section begins.
+template <size_t kRows>
+inline const int8_t* add_section(const RunSection& section, const uint8_t* lhs, size_t stride,
+                                 __m256i ones_i16x16, __m256i (&sum)[kRows]) {
+  const size_t quads = section.quads();
+  const int8_t* values = reinterpret_cast<const int8_t*>(&section + 1);
+  const uint16_t* places = reinterpret_cast<const uint16_t*>(values + quads * kQuadBytes);
+  const int8_t* const end = reinterpret_cast<const int8_t*>(places) + (quads * 2 + 31) / 32 * 32;
+  for (size_t n = section.runs4; n > 0; --n, values += 4 * kQuadBytes, places += 4)
+    add_run<kRows, 4>(lhs, stride, values, places, ones_i16x16, sum);
+  for (size_t n = section.runs2; n > 0; --n, values += 2 * kQuadBytes, places += 2)
+    add_run<kRows, 2>(lhs, stride, values, places, ones_i16x16, sum);
+  for (size_t n = section.runs1; n > 0; --n, values += kQuadBytes, ++places)
+    add_run<kRows, 1>(lhs, stride, values, places, ones_i16x16, sum);
+  return end;
+}
+
+template <size_t kRows>
+void tile(const GemmS8Params& params) {
+  __m256i ones_i16x16 = _mm256_set1_epi16(1);
+  pin(ones_i16x16);
+  const int8_t* rhs = static_cast<const int8_t*>(params.rhs);
+  for (size_t j = 0; j < params.n; j += kStripColumns) {
+    __m256i sum[kRows];
+#pragma GCC unroll 8
+    for (size_t i = 0; i < kRows; ++i) {
+      const int32_t* const dst = params.dst + i * params.n + j;
+      sum[i] = params.accumulate ? _mm256_load_si256(reinterpret_cast<const __m256i*>(dst))
+                                 : _mm256_setzero_si256();
+    }
+    bool more = true;
+    while (more) {
+      const RunSection& section = *reinterpret_cast<const RunSection*>(rhs);
+      more = section.more != 0;
+      rhs = add_section(section, static_cast<const uint8_t*>(params.lhs), params.lhs_stride,
+                        ones_i16x16, sum);
+    }
+#pragma GCC unroll 8
+    for (size_t i = 0; i < kRows; ++i)
+      _mm256_store_si256(reinterpret_cast<__m256i*>(params.dst + i * params.n + j), sum[i]);
+  }
+}
+
+}  // namespace
+
+void gemm_s8_8x16c4_avx2(const GemmS8Params& params) {
+  switch (params.m) {
+    case 1: return tile<1>(params);
+    case 2: return tile<2>(params);
+    case 3: return tile<3>(params);
+    case 4: return tile<4>(params);
+    case 5: return tile<5>(params);
+    case 6: return tile<6>(params);
+    case 7: return tile<7>(params);
+    default: return tile<8>(params);
+  }
+}
+
+}  // namespace lepton

@@ -1,0 +1,101 @@
+"""Constant right-hand sides of 8-bit products: the kernel is chosen from their values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from lepton_rt import _core
+from lepton_rt.graph.ir import Array
+from lepton_rt.lower import LowerContext
+
+__all__ = ["FULL_RANGE", "PackedRhs", "pack_all", "pack_rhs"]
+
+FULL_RANGE = 255
+"""The largest activation as uint8 where nothing in the graph proves less."""
+
+Operand = tuple[Array, "Array | None"]
+"""b [..., k, n] and its zero points (1, n or batch * n entries, None: 0)."""
+
+
+@dataclass
+class PackedRhs:
+    """A packed operand, the kernel it is packed for, and what was proved about it."""
+
+    kernel: str
+    data: Array
+    note: str
+
+
+def pack_rhs(
+    context: LowerContext, b: Array, zero_points: Array | None, bound: int = FULL_RANGE
+) -> PackedRhs:
+    """Packs uint8 or int8 b [..., k, n] for activations of at most `bound` as uint8."""
+    (packed,) = pack_all(context, [[(b, zero_points)]], bound)
+    return packed
+
+
+def pack_all(
+    context: LowerContext, operands: Sequence[Sequence[Operand]], bound: int = FULL_RANGE
+) -> list[PackedRhs]:
+    """Packs operands that share one kernel, each of them one or several matrices in a row."""
+    parts = [(np.ascontiguousarray(b), zeros) for operand in operands for b, zeros in operand]
+    kernel = _common_kernel(context.isa, parts, bound)
+    return [_pack(kernel, operand, bound) for operand in operands]
+
+
+def _common_kernel(isa: str, parts: Sequence[Operand], bound: int) -> str:
+    """The kernel for all of them: what one of them cannot have, none gets."""
+    chosen = [_core.choose_gemm_s8(isa, b, zeros, bound) for b, zeros in parts]
+    order = [name for name in _forms() if name in chosen]
+    return next((name for name in order if _forms()[name] == "i16"), order[0])
+
+
+def _pack(kernel: str, operand: Sequence[Operand], bound: int) -> PackedRhs:
+    parts = [(np.ascontiguousarray(b), zeros) for b, zeros in operand]
+    packed = [_core.pack_gemm_s8(kernel, b, zeros, bound) for b, zeros in parts]
+    if _forms()[kernel] != "u8 runs":
+        return PackedRhs(kernel, np.concatenate(packed), _note_of(kernel))
+    columns = _columns()[kernel]
+    strides = [
+        data.size // (-(-b.shape[-1] // columns) * int(np.prod(b.shape[:-2])))
+        for data, (b, _) in zip(packed, parts, strict=True)
+    ]
+    if len(set(strides)) > 1:  # panels of one operand are equally far apart
+        stride = max(strides)
+        packed = [_core.pack_gemm_s8(kernel, b, zeros, bound, stride) for b, zeros in parts]
+    counts = dict.fromkeys(("dense", "runs4", "runs2", "runs1"), 0)
+    for data, (b, _) in zip(packed, parts, strict=True):
+        k, n, matrices = b.shape[-2], b.shape[-1], int(np.prod(b.shape[:-2]))
+        for key, count in _core.gemm_run_statistics(kernel, k, n, matrices, data).items():
+            counts[key] += count
+    return PackedRhs(kernel, np.concatenate(packed), _runs_note(counts, bound))
+
+
+def _runs_note(counts: dict[str, int], bound: int) -> str:
+    """Shares of the quads (four rows, eight columns) by how many are summed in 16 bits."""
+    visited = max(counts["runs4"] + counts["runs2"] + counts["runs1"], 1)
+    share = {r: 100 * counts[f"runs{r}"] / visited for r in (4, 2, 1)}
+    extra = 100 * (visited / max(counts["dense"], 1) - 1)
+    return (
+        f"16-bit sums of 4, 2, 1 quads: {share[4]:.0f}, {share[2]:.0f}, {share[1]:.0f} %; "
+        f"{extra:+.0f} % quads; activations <= {bound}"
+    )
+
+
+def _note_of(kernel: str) -> str:
+    return "weights as int16" if _forms()[kernel] == "i16" else ""
+
+
+@cache
+def _forms() -> dict[str, str]:
+    """Form of every gemm_s8 kernel, in order of preference."""
+    return {line["name"]: line["form"] for line in _core.kernels() if line["family"] == "gemm_s8"}
+
+
+@cache
+def _columns() -> dict[str, int]:
+    return {line["name"]: line["nr"] for line in _core.kernels() if line["family"] == "gemm_s8"}
