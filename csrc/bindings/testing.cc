@@ -210,7 +210,9 @@ py::array epilogue_s8(const std::string& kernel, size_t m, size_t n, const Flat<
                       size_t acc_stride, const Optional<int32_t>& bias,
                       const Optional<float>& scale, const std::optional<py::array>& residual,
                       size_t residual_stride, const py::dict& requantize, float min, float max,
-                      const py::array& dst, size_t dst_stride, bool at_start) {
+                      const py::array& dst, size_t dst_stride, bool at_start,
+                      const Optional<int32_t>& row_zero_point, const Optional<int32_t>& column_sum,
+                      const Optional<float>& row_scale, const Optional<float>& float_bias) {
   const EpilogueS8KernelInfo& info = runnable(epilogue_s8_kernels(), kernel);
   const bool narrow =
       info.kind == EpilogueS8Kind::kRequantize || info.kind == EpilogueS8Kind::kRequantizeAdd;
@@ -223,11 +225,16 @@ py::array epilogue_s8(const std::string& kernel, size_t m, size_t n, const Flat<
   if (residual) expect(*residual, extent(m, n, residual_stride));
   const Operand acc_copy(acc, at_start), dst_copy(dst, at_start);
   const Operand bias_copy(bias, n, at_start), scale_copy(scale, n, at_start);
+  const Operand zero_point_copy(row_zero_point, m, at_start), sum_copy(column_sum, n, at_start);
+  const Operand row_scale_copy(row_scale, m, at_start), float_bias_copy(float_bias, n, at_start);
   const Operand residual_copy(residual ? *residual : py::array(dst), at_start);
   EpilogueS8Params params = {};
   params.m = m, params.n = n;
   params.acc = acc_copy.as<int32_t>(), params.acc_stride = acc_stride;
   params.bias = bias_copy.as<int32_t>(), params.scale = scale_copy.as<float>();
+  params.row_zero_point = zero_point_copy.as<int32_t>();
+  params.column_sum = sum_copy.as<int32_t>();
+  params.row_scale = row_scale_copy.as<float>(), params.float_bias = float_bias_copy.as<float>();
   params.residual = residual ? residual_copy.as<void>() : nullptr;
   params.residual_stride = residual_stride;
   params.r_signed = residual && residual->dtype().is(py::dtype::of<int8_t>());
@@ -259,7 +266,8 @@ void register_testing(py::module_& m) {
   testing.def("epilogue_s8", &epilogue_s8, arg("kernel"), arg("m"), arg("n"), arg("acc"),
               arg("acc_stride"), arg("bias"), arg("scale"), arg("residual"), arg("residual_stride"),
               arg("requantize"), arg("min"), arg("max"), arg("dst"), arg("dst_stride"),
-              arg("at_start"));
+              arg("at_start"), arg("row_zero_point") = py::none(), arg("column_sum") = py::none(),
+              arg("row_scale") = py::none(), arg("float_bias") = py::none());
 }
 
 }  // namespace lepton

@@ -53,25 +53,37 @@ struct Tail {
   }
 };
 
-// Eight columns from j on, or the first of them: bias and scale in registers while rows pass by.
+// Eight columns from j on, or the first of them: what belongs to columns stays in registers while
+// rows pass by.
 template <typename Access>
 struct Columns {
-  Columns(const EpilogueS8Params& params, Access columns, size_t first)
-      : access(columns), j(first) {
-    bias_i32x8 = params.bias == nullptr ? _mm256_setzero_si256() : access.load(params.bias + j);
-    scale_f32x8 = params.scale == nullptr ? _mm256_setzero_ps() : access.load(params.scale + j);
+  Columns(const EpilogueS8Params& of, Access columns, size_t first)
+      : params(of), access(columns), j(first) {
+    bias_i32x8 = load(params.bias);
+    column_sum_i32x8 = load(params.column_sum);
+    scale_f32x8 = load(params.scale);
+    float_bias_f32x8 = load(params.float_bias);
   }
-  __m256i biased(const int32_t* acc) const {
-    return _mm256_add_epi32(access.load(acc + j), bias_i32x8);
+  __m256i load(const int32_t* p) const {
+    return p == nullptr ? _mm256_setzero_si256() : access.load(p + j);
   }
-  __m256 scaled(const int32_t* acc) const {
-    return _mm256_mul_ps(_mm256_cvtepi32_ps(biased(acc)), scale_f32x8);
+  __m256 load(const float* p) const {
+    return p == nullptr ? _mm256_setzero_ps() : access.load(p + j);
   }
+  __m256i sum(size_t i) const {
+    const __m256i acc_i32x8 = load(params.acc + i * params.acc_stride);
+    const __m256i sum_i32x8 = _mm256_add_epi32(acc_i32x8, bias_i32x8);
+    if (params.row_zero_point == nullptr) return sum_i32x8;
+    const __m256i zero_point_i32x8 = _mm256_set1_epi32(params.row_zero_point[i]);
+    return _mm256_sub_epi32(sum_i32x8, _mm256_mullo_epi32(zero_point_i32x8, column_sum_i32x8));
+  }
+  __m256 scaled(size_t i) const { return _mm256_mul_ps(_mm256_cvtepi32_ps(sum(i)), scale_f32x8); }
 
+  const EpilogueS8Params& params;
   Access access;
   size_t j;
-  __m256i bias_i32x8;
-  __m256 scale_f32x8;
+  __m256i bias_i32x8, column_sum_i32x8;
+  __m256 scale_f32x8, float_bias_f32x8;
 };
 
 // Calls body(columns) for every group of at most eight columns from `first` on.
@@ -174,18 +186,16 @@ inline void requantize_add(const EpilogueS8Params& params) {
   for (; j + 16 <= params.n; j += 16) {
     const Columns<Whole> left(params, Whole{}, j), right(params, Whole{}, j + 8);
     for (size_t i = 0; i < params.m; ++i) {
-      const int32_t* acc = params.acc + i * params.acc_stride;
       const uint8_t* from = residual + i * params.residual_stride + j;
       store_sixteen(dst + i * params.dst_stride + j,
-                    outer.bytes(add(left.scaled(acc), Whole{}.load_bytes(from)),
-                                add(right.scaled(acc), Whole{}.load_bytes(from + 8))));
+                    outer.bytes(add(left.scaled(i), Whole{}.load_bytes(from)),
+                                add(right.scaled(i), Whole{}.load_bytes(from + 8))));
     }
   }
   for_each_eight(params, j, [&](auto columns) {
     for (size_t i = 0; i < params.m; ++i) {
       const uint8_t* from = residual + i * params.residual_stride + columns.j;
-      const __m256 v_f32x8 =
-          add(columns.scaled(params.acc + i * params.acc_stride), columns.access.load_bytes(from));
+      const __m256 v_f32x8 = add(columns.scaled(i), columns.access.load_bytes(from));
       columns.access.store_bytes(dst + i * params.dst_stride + columns.j,
                                  outer.bytes(v_f32x8, v_f32x8));
     }
@@ -206,14 +216,13 @@ void epilogue_s8_requantize_avx2(const EpilogueS8Params& shared) {
   for (; j + 16 <= params.n; j += 16) {
     const Columns<Whole> left(params, Whole{}, j), right(params, Whole{}, j + 8);
     for (size_t i = 0; i < params.m; ++i) {
-      const int32_t* acc = params.acc + i * params.acc_stride;
       store_sixteen(dst + i * params.dst_stride + j,
-                    quantizer.bytes(left.scaled(acc), right.scaled(acc)));
+                    quantizer.bytes(left.scaled(i), right.scaled(i)));
     }
   }
   for_each_eight(params, j, [&](auto columns) {
     for (size_t i = 0; i < params.m; ++i) {
-      const __m256 v_f32x8 = columns.scaled(params.acc + i * params.acc_stride);
+      const __m256 v_f32x8 = columns.scaled(i);
       columns.access.store_bytes(dst + i * params.dst_stride + columns.j,
                                  quantizer.bytes(v_f32x8, v_f32x8));
     }
@@ -231,14 +240,19 @@ void epilogue_s8_requantize_add_avx2(const EpilogueS8Params& shared) {
 void epilogue_s8_f32_avx2(const EpilogueS8Params& shared) {
   const EpilogueS8Params params = shared;
   const __m256 min_f32x8 = _mm256_set1_ps(params.min), max_f32x8 = _mm256_set1_ps(params.max);
+  const float* const residual = static_cast<const float*>(params.residual);
   float* const dst = static_cast<float*>(params.dst);
   for_each_eight(params, 0, [&](auto columns) {
     for (size_t i = 0; i < params.m; ++i) {
+      __m256 y_f32x8 = columns.scaled(i);
+      if (params.row_scale != nullptr)
+        y_f32x8 = _mm256_mul_ps(y_f32x8, _mm256_set1_ps(params.row_scale[i]));
+      if (params.float_bias != nullptr) y_f32x8 = _mm256_add_ps(y_f32x8, columns.float_bias_f32x8);
+      if (residual != nullptr)
+        y_f32x8 = _mm256_add_ps(y_f32x8, columns.load(residual + i * params.residual_stride));
       // Constant first: max and min then pass a NaN through.
-      const __m256 y_f32x8 =
-          _mm256_max_ps(min_f32x8, columns.scaled(params.acc + i * params.acc_stride));
-      columns.access.store(dst + i * params.dst_stride + columns.j,
-                           _mm256_min_ps(max_f32x8, y_f32x8));
+      y_f32x8 = _mm256_min_ps(max_f32x8, _mm256_max_ps(min_f32x8, y_f32x8));
+      columns.access.store(dst + i * params.dst_stride + columns.j, y_f32x8);
     }
   });
 }
@@ -248,8 +262,7 @@ void epilogue_s8_s32_avx2(const EpilogueS8Params& shared) {
   int32_t* const dst = static_cast<int32_t*>(params.dst);
   for_each_eight(params, 0, [&](auto columns) {
     for (size_t i = 0; i < params.m; ++i)
-      columns.access.store(dst + i * params.dst_stride + columns.j,
-                           columns.biased(params.acc + i * params.acc_stride));
+      columns.access.store(dst + i * params.dst_stride + columns.j, columns.sum(i));
   });
 }
 

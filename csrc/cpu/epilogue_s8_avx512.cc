@@ -9,30 +9,40 @@
 namespace lepton {
 namespace {
 
-// Sixteen columns from j on, or the first of them: bias and scale in registers while rows pass by.
+// Sixteen columns from j on, or the first of them: what belongs to columns stays in registers while
+// rows pass by.
 struct Columns {
-  Columns(const EpilogueS8Params& params, size_t first)
-      : j(first), mask(params.n - first >= 16 ? 0xffff : (1u << (params.n - first)) - 1) {
-    bias_i32x16 = params.bias == nullptr ? _mm512_setzero_si512()
-                                         : _mm512_maskz_loadu_epi32(mask, params.bias + j);
-    scale_f32x16 = params.scale == nullptr ? _mm512_setzero_ps()
-                                           : _mm512_maskz_loadu_ps(mask, params.scale + j);
+  Columns(const EpilogueS8Params& of, size_t first)
+      : params(of), j(first), mask(of.n - first >= 16 ? 0xffff : (1u << (of.n - first)) - 1) {
+    bias_i32x16 = load(params.bias);
+    column_sum_i32x16 = load(params.column_sum);
+    scale_f32x16 = load(params.scale);
+    float_bias_f32x16 = load(params.float_bias);
   }
-  __m512i biased(const int32_t* acc) const {
-    return _mm512_add_epi32(_mm512_maskz_loadu_epi32(mask, acc + j), bias_i32x16);
+  __m512i load(const int32_t* p) const {
+    return p == nullptr ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi32(mask, p + j);
   }
-  __m512 scaled(const int32_t* acc) const {
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(biased(acc)), scale_f32x16);
+  __m512 load(const float* p) const {
+    return p == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, p + j);
   }
+  __m512i sum(size_t i) const {
+    const __m512i acc_i32x16 = load(params.acc + i * params.acc_stride);
+    const __m512i sum_i32x16 = _mm512_add_epi32(acc_i32x16, bias_i32x16);
+    if (params.row_zero_point == nullptr) return sum_i32x16;
+    const __m512i zero_point_i32x16 = _mm512_set1_epi32(params.row_zero_point[i]);
+    return _mm512_sub_epi32(sum_i32x16, _mm512_mullo_epi32(zero_point_i32x16, column_sum_i32x16));
+  }
+  __m512 scaled(size_t i) const { return _mm512_mul_ps(_mm512_cvtepi32_ps(sum(i)), scale_f32x16); }
   __m128i load_bytes(const uint8_t* row) const { return _mm_maskz_loadu_epi8(mask, row + j); }
   void store_bytes(uint8_t* row, __m512i v) const {
     _mm_mask_storeu_epi8(row + j, mask, _mm512_cvtepi32_epi8(v));
   }
 
+  const EpilogueS8Params& params;
   size_t j;
   __mmask16 mask;
-  __m512i bias_i32x16;
-  __m512 scale_f32x16;
+  __m512i bias_i32x16, column_sum_i32x16;
+  __m512 scale_f32x16, float_bias_f32x16;
 };
 
 // Calls body(columns, i) for every sixteen columns and row.
@@ -122,7 +132,7 @@ inline void requantize_add(const EpilogueS8Params& params) {
   uint8_t* const dst = static_cast<uint8_t*>(params.dst);
   for_each(params, [&](const Columns& columns, size_t i) {
     const __m128i r_i8x16 = columns.load_bytes(residual + i * params.residual_stride);
-    const __m512 v_f32x16 = add(columns.scaled(params.acc + i * params.acc_stride), r_i8x16);
+    const __m512 v_f32x16 = add(columns.scaled(i), r_i8x16);
     columns.store_bytes(dst + i * params.dst_stride, outer(v_f32x16));
   });
 }
@@ -138,8 +148,7 @@ void epilogue_s8_requantize_avx512(const EpilogueS8Params& shared) {
   const Quantizer quantizer(r.zero_point, r.lo, r.hi);
   uint8_t* const dst = static_cast<uint8_t*>(params.dst);
   for_each(params, [&](const Columns& columns, size_t i) {
-    columns.store_bytes(dst + i * params.dst_stride,
-                        quantizer(columns.scaled(params.acc + i * params.acc_stride)));
+    columns.store_bytes(dst + i * params.dst_stride, quantizer(columns.scaled(i)));
   });
 }
 
@@ -154,13 +163,18 @@ void epilogue_s8_requantize_add_avx512(const EpilogueS8Params& shared) {
 void epilogue_s8_f32_avx512(const EpilogueS8Params& shared) {
   const EpilogueS8Params params = shared;
   const __m512 min_f32x16 = _mm512_set1_ps(params.min), max_f32x16 = _mm512_set1_ps(params.max);
+  const float* const residual = static_cast<const float*>(params.residual);
   float* const dst = static_cast<float*>(params.dst);
   for_each(params, [&](const Columns& columns, size_t i) {
+    __m512 y_f32x16 = columns.scaled(i);
+    if (params.row_scale != nullptr)
+      y_f32x16 = _mm512_mul_ps(y_f32x16, _mm512_set1_ps(params.row_scale[i]));
+    if (params.float_bias != nullptr) y_f32x16 = _mm512_add_ps(y_f32x16, columns.float_bias_f32x16);
+    if (residual != nullptr)
+      y_f32x16 = _mm512_add_ps(y_f32x16, columns.load(residual + i * params.residual_stride));
     // Constant first: max and min then pass a NaN through.
-    const __m512 y_f32x16 =
-        _mm512_max_ps(min_f32x16, columns.scaled(params.acc + i * params.acc_stride));
-    _mm512_mask_storeu_ps(dst + i * params.dst_stride + columns.j, columns.mask,
-                          _mm512_min_ps(max_f32x16, y_f32x16));
+    y_f32x16 = _mm512_min_ps(max_f32x16, _mm512_max_ps(min_f32x16, y_f32x16));
+    _mm512_mask_storeu_ps(dst + i * params.dst_stride + columns.j, columns.mask, y_f32x16);
   });
 }
 
@@ -168,8 +182,7 @@ void epilogue_s8_s32_avx512(const EpilogueS8Params& shared) {
   const EpilogueS8Params params = shared;
   int32_t* const dst = static_cast<int32_t*>(params.dst);
   for_each(params, [&](const Columns& columns, size_t i) {
-    _mm512_mask_storeu_epi32(dst + i * params.dst_stride + columns.j, columns.mask,
-                             columns.biased(params.acc + i * params.acc_stride));
+    _mm512_mask_storeu_epi32(dst + i * params.dst_stride + columns.j, columns.mask, columns.sum(i));
   });
 }
 

@@ -8,9 +8,12 @@
 namespace lepton {
 namespace {
 
-int32_t biased(const EpilogueS8Params& params, size_t i, size_t j) {
+int32_t sum_of(const EpilogueS8Params& params, size_t i, size_t j) {
   uint32_t sum = static_cast<uint32_t>(params.acc[i * params.acc_stride + j]);
   if (params.bias != nullptr) sum += static_cast<uint32_t>(params.bias[j]);
+  if (params.row_zero_point != nullptr)
+    sum -= static_cast<uint32_t>(params.row_zero_point[i]) *
+           static_cast<uint32_t>(params.column_sum[j]);
   return static_cast<int32_t>(sum);
 }
 
@@ -26,7 +29,7 @@ int32_t quantize(float v, int32_t zero_point, int32_t lo, int32_t hi) {
 
 int32_t requantized(const EpilogueS8Params& params, size_t i, size_t j) {
   const Requantize& q = params.requantize;
-  const float v = static_cast<float>(biased(params, i, j)) * params.scale[j];
+  const float v = static_cast<float>(sum_of(params, i, j)) * params.scale[j];
   return quantize(v, q.zero_point, q.lo, q.hi);
 }
 
@@ -57,9 +60,13 @@ void epilogue_s8_requantize_add_scalar(const EpilogueS8Params& params) {
 
 void epilogue_s8_f32_scalar(const EpilogueS8Params& params) {
   auto* const dst = static_cast<float*>(params.dst);
+  const auto* const residual = static_cast<const float*>(params.residual);
   for (size_t i = 0; i < params.m; ++i) {
     for (size_t j = 0; j < params.n; ++j) {
-      float y = static_cast<float>(biased(params, i, j)) * params.scale[j];
+      float y = static_cast<float>(sum_of(params, i, j)) * params.scale[j];
+      if (params.row_scale != nullptr) y *= params.row_scale[i];
+      if (params.float_bias != nullptr) y += params.float_bias[j];
+      if (residual != nullptr) y += residual[i * params.residual_stride + j];
       y = y < params.min ? params.min : y;
       dst[i * params.dst_stride + j] = y > params.max ? params.max : y;
     }
@@ -69,7 +76,7 @@ void epilogue_s8_f32_scalar(const EpilogueS8Params& params) {
 void epilogue_s8_s32_scalar(const EpilogueS8Params& params) {
   auto* const dst = static_cast<int32_t*>(params.dst);
   for (size_t i = 0; i < params.m; ++i)
-    for (size_t j = 0; j < params.n; ++j) dst[i * params.dst_stride + j] = biased(params, i, j);
+    for (size_t j = 0; j < params.n; ++j) dst[i * params.dst_stride + j] = sum_of(params, i, j);
 }
 
 }  // namespace lepton

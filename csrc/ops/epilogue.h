@@ -1,10 +1,12 @@
 // Epilogues: what happens to a finished accumulator tile before it reaches memory. One definition
 // for gemm and convolution, so requantisation has one meaning everywhere.
 //
-// Integer accumulators (acc int32; a missing bias is 0; acc + bias wraps modulo 2^32):
-//   kS32:        y = acc + bias[j]
-//   kF32:        y = clamp(float(acc + bias[j]) · scale[j], min, max)
-//   kRequantize: q = clamp(rint(float(acc + bias[j]) · scale[j]) + zero_point, lo, hi)
+// Integer accumulators (acc int32):
+//   sum = acc + bias[j] − row_zero_point[i] · column_sum[j], modulo 2^32; what is null is left out
+//   kS32:        y = sum
+//   kF32:        y = clamp(float(sum) · scale[j] · row_scale[i] + float_bias[j] + residual[i][j],
+//                min, max), computed in this order; what is null is left out
+//   kRequantize: q = clamp(rint(float(sum) · scale[j]) + zero_point, lo, hi)
 //                rint: ties to even; NaN gives lo. scale[j] = (x_scale · w_scale[j]) / y_scale,
 //                computed in f32 in this order. lo/hi carry a fused Relu or Clip and lie in dst's
 //                range.
@@ -15,11 +17,11 @@
 // Float accumulators (acc f32): y = clamp(acc + bias[j] + residual, min, max), added in this order.
 // Float clamps keep NaN.
 //
-// acc: [m][acc_stride]; bias, scale: n entries; dst and residual: rows dst_stride / residual_stride
-// elements apart, n columns. m and n are any sizes, 0 included. Exactly these elements are read and
-// written, no alignment is asked for. residual may be dst itself; so may
-// the f32 acc, with the same stride. bias may be null; so may the f32
-// residual.
+// acc: [m][acc_stride]; bias, scale, column_sum, float_bias: n entries; row_zero_point, row_scale:
+// m, row_zero_point and column_sum both or neither; dst and residual: rows dst_stride /
+// residual_stride elements apart, n columns. m and n are any sizes, 0 included. Exactly these
+// elements are read and written, no alignment is asked for. residual may be dst itself; so may the
+// f32 acc, with the same stride. bias may be null; so may the f32 residual.
 #pragma once
 
 #include <cstddef>
@@ -61,8 +63,12 @@ struct EpilogueS8Params {
   const int32_t* acc;
   size_t acc_stride;
   const int32_t* bias;
+  const int32_t* row_zero_point;
+  const int32_t* column_sum;
   const float* scale;
-  const void* residual;  // kRequantizeAdd: u8 or s8
+  const float* row_scale;  // kF32 only, as the next
+  const float* float_bias;
+  const void* residual;  // kRequantizeAdd: u8 or s8; kF32: float
   size_t residual_stride;
   bool r_signed;  // residual is s8 (else u8)
   Requantize requantize;

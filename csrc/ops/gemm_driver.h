@@ -63,7 +63,8 @@ struct GemmS8Plan {
   const std::byte* packed;
   size_t panel_stride;  // GemmS8Layout
   const int32_t* bias;
-  const float* scale;  // null for an epilogue of kind kS32
+  const float* scale;       // null for an epilogue of kind kS32
+  const float* float_bias;  // kF32
   Requantize requantize;
   int32_t zero_point;  // what is left in the rows: GemmS8Lhs::zero_point_left
   float min, max;      // kF32
@@ -72,14 +73,16 @@ struct GemmS8Plan {
 };
 
 // rows: in the kernel's form (GemmS8Lhs), row_stride elements apart, gemm_k_padded(k) readable
-// each. zero_points: one left in each row, instead of the plan's; or null.
+// each. zero_points: one left in each row, instead of the plan's; or null. row_scale: kF32; or
+// null.
 struct GemmS8Block {
   size_t m;
   const void* rows;
   size_t row_stride;
   const int32_t* zero_points;
+  const float* row_scale;
   size_t first, last;
-  const void* residual;
+  const void* residual;  // elements as large as those of dst
   size_t residual_stride;
   void* dst;
   size_t dst_stride;

@@ -30,7 +30,6 @@ struct PanelProduct {
   const void* lhs;
   size_t lhs_stride;
   const void* panel;
-  bool accumulate;  // acc holds something already
 };
 template <typename Params, typename Run, typename Accumulator>
 void multiply_panel(const Run& run, const PanelProduct& x, Accumulator* acc) {
@@ -51,7 +50,7 @@ void multiply_panel(const Run& run, const PanelProduct& x, Accumulator* acc) {
       params.lhs_stride = x.lhs_stride;
       params.rhs = static_cast<decltype(params.rhs)>(rhs);
       params.dst = acc + i * x.width;
-      params.accumulate = x.accumulate || p > 0;
+      params.accumulate = p > 0;
       run(params);
     }
     p += depth;

@@ -21,15 +21,6 @@ const int32_t* corrected_bias(const GemmS8Plan& plan, const GemmS8Panel& panel, 
   return room;
 }
 
-// Starts the accumulators of rows that have zero points of their own.
-void start_rows(const int32_t* zero_points, size_t rows, const GemmS8Panel& panel, int32_t* acc) {
-  for (size_t i = 0; i < rows; ++i, acc += panel.width) {
-    const uint32_t zero_point = static_cast<uint32_t>(zero_points[i]);
-    for (size_t j = 0; j < panel.width; ++j)
-      acc[j] = static_cast<int32_t>(0 - zero_point * static_cast<uint32_t>(panel.sums[j]));
-  }
-}
-
 PanelProduct product_of(const GemmS8Plan& plan, const GemmS8Block& block,
                         const GemmS8Panel& panel) {
   PanelProduct product = {};
@@ -41,7 +32,6 @@ PanelProduct product_of(const GemmS8Plan& plan, const GemmS8Block& block,
   product.whole_k = plan.kernel->form == GemmS8Form::kU8Runs;
   product.lhs_stride = block.row_stride;
   product.panel = panel.values;
-  product.accumulate = block.zero_points != nullptr && panel.sums != nullptr;
   return product;
 }
 
@@ -52,6 +42,7 @@ EpilogueS8Params epilogue_of(const GemmS8Plan& plan, const GemmS8Block& block,
   out.acc = acc;
   out.acc_stride = panel.width;
   out.scale = plan.scale == nullptr ? nullptr : plan.scale + panel.column;
+  out.float_bias = plan.float_bias == nullptr ? nullptr : plan.float_bias + panel.column;
   out.residual_stride = block.residual_stride;
   out.r_signed = plan.r_signed;
   out.requantize = plan.requantize;
@@ -79,13 +70,17 @@ void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
     };
     PanelProduct product = product_of(plan, block, panel);
     EpilogueS8Params out = epilogue_of(plan, block, panel, acc);
-    out.bias = corrected_bias(plan, panel, product.accumulate ? 0 : plan.zero_point, bias);
+    const bool corrects_rows = block.zero_points != nullptr && panel.sums != nullptr;
+    out.bias = corrected_bias(plan, panel, corrects_rows ? 0 : plan.zero_point, bias);
+    if (corrects_rows) out.column_sum = panel.sums;
     for (size_t i = 0; i < block.m; i += step) {
       out.m = product.rows = std::min(step, block.m - i);
       product.lhs = rows + i * block.row_stride * product.element;
-      if (product.accumulate) start_rows(block.zero_points + i, out.m, panel, acc);
       multiply_panel<GemmS8Params>(run, product, acc);
-      if (residual != nullptr) out.residual = residual + i * block.residual_stride + panel.column;
+      if (corrects_rows) out.row_zero_point = block.zero_points + i;
+      if (block.row_scale != nullptr) out.row_scale = block.row_scale + i;
+      if (residual != nullptr)
+        out.residual = residual + (i * block.residual_stride + panel.column) * plan.dst_size;
       out.dst = dst + (i * block.dst_stride + panel.column) * plan.dst_size;
       plan.epilogue(out);
     }

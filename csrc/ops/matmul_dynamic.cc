@@ -12,10 +12,8 @@
 //   attributes: packed, k, n; min, max (no clamp). Kernel: a line of gemm_s8_kernels.inc.
 //
 // A is read twice, for its range and to quantise it into scratch; each chunk of the product then
-// prepares its rows as MatMulInteger does. Bias and residual pass over the chunk's rows while they
-// are in L2.
+// prepares its rows as MatMulInteger does.
 #include <algorithm>
-#include <limits>
 #include <memory>
 #include <string>
 
@@ -53,7 +51,6 @@ class DynamicQuantizeMatMulOp final : public Op {
   void run(const BoundDynamic& bound, const RunArgs& args) const;
   void run_chunk(const BoundDynamic& bound, const RunArgs& args, const GemmS8Plan& plan,
                  int32_t zero_point, const GemmChunk& chunk, int thread) const;
-  void add(const BoundDynamic& bound, const RunArgs& args, const GemmChunk& chunk) const;
 
   std::string name_;
   DynamicQuantizer quantizer_;
@@ -61,7 +58,6 @@ class DynamicQuantizeMatMulOp final : public Op {
   float min_ = 0.f, max_ = 0.f;
   const GemmS8KernelInfo* kernel_ = nullptr;
   EpilogueS8Kernel epilogue_ = nullptr;
-  EpilogueF32Kernel add_ = nullptr;
   GemmS8Lhs lhs_;
   MatMulRhs rhs_;
 };
@@ -83,7 +79,6 @@ Status DynamicQuantizeMatMulOp::init(const StepDesc& step) {
   has_residual_ = step.has_input(4);
   LEPTON_RETURN_IF_ERROR(read_clamp(*step.attrs, &min_, &max_));
   epilogue_ = best_epilogue_s8(EpilogueS8Kind::kF32, step.isa);
-  add_ = best_epilogue_f32(step.isa);
   lhs_ = GemmS8Lhs(*kernel_, false, step.isa);
   LEPTON_RETURN_IF_ERROR(take_packed(step, 1, *kernel_, &rhs_));
   return rhs_.shape.rank == 2 ? Status() : invalid_model(name_ + ": B is a stack of matrices");
@@ -141,8 +136,6 @@ void DynamicQuantizeMatMulOp::run(const BoundDynamic& bound, const RunArgs& args
   const float* const b_scale = args.input<float>(2);
   for (size_t j = 0; j < bound.shape.n; ++j)
     scale[j] = range.scale * b_scale[bound.scales == 1 ? 0 : j];
-  const bool adds = has_bias_ || has_residual_;
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
   GemmS8Plan plan = {};
   plan.kernel = kernel_;
   plan.epilogue = epilogue_;
@@ -152,8 +145,9 @@ void DynamicQuantizeMatMulOp::run(const BoundDynamic& bound, const RunArgs& args
   plan.panel_stride = rhs_.layout.panel_stride;
   plan.scale = scale;
   plan.zero_point = lhs_.zero_point_left(range.zero_point);
-  plan.min = adds ? -kInfinity : min_;
-  plan.max = adds ? kInfinity : max_;
+  if (has_bias_) plan.float_bias = args.input<float>(3);
+  plan.min = min_;
+  plan.max = max_;
   plan.dst_size = sizeof(float);
   args.parallel.loop(bound.grid.chunks(), [&](int64_t i, int thread) {
     run_chunk(bound, args, plan, range.zero_point, bound.grid.chunk(i), thread);
@@ -177,32 +171,11 @@ void DynamicQuantizeMatMulOp::run_chunk(const BoundDynamic& bound, const RunArgs
   block.row_stride = stride;
   block.first = chunk.first;
   block.last = chunk.last;
+  if (has_residual_) block.residual = args.input<float>(4) + chunk.row * plan.n;
+  block.residual_stride = plan.n;
   block.dst = args.output<float>(0) + chunk.row * plan.n;
   block.dst_stride = plan.n;
   gemm_s8_block(plan, block);
-  if (has_bias_ || has_residual_) add(bound, args, chunk);
-}
-
-// Bias, residual and clamp over the chunk's finished part of the output, in place.
-void DynamicQuantizeMatMulOp::add(const BoundDynamic& bound, const RunArgs& args,
-                                  const GemmChunk& chunk) const {
-  const size_t n = bound.shape.n, nr = static_cast<size_t>(kernel_->nr);
-  const size_t first = chunk.first * nr;
-  const size_t start = chunk.row * n + first;
-  float* const dst = args.output<float>(0) + start;
-  EpilogueF32Params params = {};
-  params.m = chunk.rows;
-  params.n = std::min(chunk.last * nr, n) - first;
-  params.acc = dst;
-  params.acc_stride = n;
-  params.bias = has_bias_ ? args.input<float>(3) + first : nullptr;
-  params.residual = has_residual_ ? args.input<float>(4) + start : nullptr;
-  params.residual_stride = n;
-  params.min = min_;
-  params.max = max_;
-  params.dst = dst;
-  params.dst_stride = n;
-  add_(params);
 }
 
 }  // namespace

@@ -45,7 +45,6 @@ struct RnnArithmetic {
   void add(const float* a, const float* b, float* y, size_t n) const { run(add_fn, a, b, y, n); }
   void sub(const float* a, const float* b, float* y, size_t n) const { run(sub_fn, a, b, y, n); }
   void mul(const float* a, const float* b, float* y, size_t n) const { run(mul_fn, a, b, y, n); }
-  void scale(float a, float* y, size_t n) const { mul_fn({n, {y, &a}, y, 2}); }
   // y = a − y
   void subtract_from(float a, float* y, size_t n) const { sub_fn({n, {&a, y}, y, 1}); }
   void clip(float bound, float* y, size_t n) const {

@@ -52,7 +52,6 @@ Status RnnMatrix::init(const StepDesc& step, int weights, int scale, int zero_po
   weights_ = weights;
   integer_ = scale >= 0;
   packed_ = step.attrs->i("packed") != 0;
-  arithmetic_ = RnnArithmetic(step.isa);
   const TensorInfo& w = step.inputs[static_cast<size_t>(weights)];
   if (packed_ && (!w.constant || w.dtype != DType::kU8))
     return invalid_model(name_ + ": packed weights are not a constant");
@@ -297,11 +296,12 @@ void RnnMatrix::multiply_s8(const BoundRnnMatrix& bound, const std::byte* packed
   plan.packed = packed;
   plan.panel_stride = bound.panel_stride;
   plan.scale = scale;
+  plan.float_bias = product.bias;
   plan.min = -std::numeric_limits<float>::infinity();
   plan.max = std::numeric_limits<float>::infinity();
   plan.dst_size = sizeof(float);
   const QuantizedRows q = quantize(product, plan.k, parallel);
-  const size_t nr = static_cast<size_t>(s8_->nr), row_bytes = lhs_.row_bytes(plan.k);
+  const size_t row_bytes = lhs_.row_bytes(plan.k);
   const GemmGrid grid =
       gemm_grid(product.m, gemm_panels(*s8_, plan.n), s8_->mr, row_bytes, parallel.threads());
   parallel.loop(grid.chunks(), [&](int64_t c, int) {
@@ -313,17 +313,13 @@ void RnnMatrix::multiply_s8(const BoundRnnMatrix& bound, const std::byte* packed
     block.zero_points = q.zero_point + chunk.row;
     block.first = chunk.first;
     block.last = chunk.last;
+    block.row_scale = q.scale + chunk.row;
+    if (product.residual != nullptr)
+      block.residual = product.residual + chunk.row * product.residual_stride;
+    block.residual_stride = product.residual_stride;
     block.dst = product.dst + chunk.row * product.dst_stride;
     block.dst_stride = product.dst_stride;
     gemm_s8_block(plan, block);
-    const size_t j = chunk.first * nr, n = std::min(chunk.last * nr, plan.n) - j;
-    for (size_t i = chunk.row; i < chunk.row + chunk.rows; ++i) {
-      float* const y = product.dst + i * product.dst_stride + j;
-      arithmetic_.scale(q.scale[i], y, n);
-      if (product.bias != nullptr) arithmetic_.add(y, product.bias + j, y, n);
-      if (product.residual == nullptr) continue;
-      arithmetic_.add(y, product.residual + i * product.residual_stride + j, y, n);
-    }
   });
 }
 

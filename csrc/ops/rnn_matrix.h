@@ -101,7 +101,6 @@ class RnnMatrix {
   GemmS8Lhs lhs_;
   QuantizeRowI16Kernel quantize_i16_ = nullptr;
   QuantizeRowU8Kernel quantize_u8_ = nullptr;
-  RnnArithmetic arithmetic_;
 };
 
 }  // namespace lepton

@@ -360,6 +360,7 @@ def run_epilogue_s8(
     dtype: str,
     gap: int,
     at_start: bool,
+    **rows: Array | None,
 ) -> Array:
     m, n = acc.shape
     stride = n + gap
@@ -379,6 +380,7 @@ def run_epilogue_s8(
         flat_rows(np.full((m, n), GAP, dtype), stride, GAP),
         stride,
         at_start,
+        **rows,
     )
     return rows_of(got, m, n, stride)
 
@@ -465,6 +467,47 @@ def test_dequantize(line: Line, rng: np.random.Generator, at_start: bool) -> Non
         scale = rng.uniform(0.1, 9.0, n).astype(np.float32)
         got = run_epilogue_s8(line, acc, bias, scale, None, {}, "float32", gap, at_start)
         want = np.clip(to_float(acc, bias, scale), np.float32(-1000), np.float32(2000))
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("line", lines("epilogue_s8", "f32"))
+@pytest.mark.parametrize("at_start", PLACEMENTS)
+@pytest.mark.parametrize("present", range(8))
+def test_dequantize_rows(
+    line: Line, rng: np.random.Generator, at_start: bool, present: int
+) -> None:
+    for m, n in EXTENTS:
+        acc = accumulators(rng, m, n)
+        scale = rng.uniform(0.1, 9.0, n).astype(np.float32)
+        row_scale = rng.uniform(0.1, 2.0, m).astype(np.float32) if present & 1 else None
+        bias = rng.standard_normal(n).astype(np.float32) if present & 2 else None
+        residual = rng.standard_normal((m, n)).astype(np.float32) if present & 4 else None
+        rows = {"row_scale": row_scale, "float_bias": bias}
+        got = run_epilogue_s8(line, acc, None, scale, residual, {}, "float32", 3, at_start, **rows)
+        want = to_float(acc, None, scale)
+        want = want if row_scale is None else want * row_scale[:, None]
+        want = want if bias is None else want + bias
+        want = want if residual is None else want + residual
+        np.testing.assert_array_equal(got, np.clip(want, np.float32(-1000), np.float32(2000)))
+
+
+@pytest.mark.parametrize("line", lines("epilogue_s8"))
+@pytest.mark.parametrize("at_start", PLACEMENTS)
+def test_zero_points_of_rows(line: Line, rng: np.random.Generator, at_start: bool) -> None:
+    """Taking them off in the epilogue is the same as taking them off the accumulators."""
+    dtype = {"f32": "float32", "s32": "int32"}.get(line["kind"], "uint8")
+    for m, n in EXTENTS:
+        acc = accumulators(rng, m, n)
+        bias = rng.integers(-99, 99, n, dtype=np.int32)
+        scale = rng.choice([0.5, 0.1], n).astype(np.float32)
+        residual = rng.integers(0, 256, (m, n)).astype(np.uint8) if "add" in line["kind"] else None
+        points = rng.integers(-128, 256, m, dtype=np.int32)
+        sums = rng.integers(-(2**20), 2**20, n, dtype=np.int32)
+        off = acc.astype(np.int64) - np.outer(points, sums)
+        rows = {"row_zero_point": points, "column_sum": sums}
+        run = (line, bias, scale, residual, {}, dtype, 1, at_start)
+        got = run_epilogue_s8(run[0], acc, *run[1:], **rows)
+        want = run_epilogue_s8(run[0], off.astype(np.int32), *run[1:])
         np.testing.assert_array_equal(got, want)
 
 
