@@ -16,6 +16,7 @@ void register_testing_conv(pybind11::module_& m);         // after register_test
 void register_testing_elementwise(pybind11::module_& m);  // after register_testing
 void register_testing_runtime(pybind11::module_& m);      // after register_testing
 void register_testing_nbits(pybind11::module_& m);        // after register_testing
+void register_testing_sparse(pybind11::module_& m);       // after register_testing
 
 // A new uint8 array of `bytes` elements, 64-byte aligned as plans want their constants, so that the
 // executor uses it where it lies. Raises MemoryError.

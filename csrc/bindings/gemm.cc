@@ -10,6 +10,7 @@
 #include "ops/gemm_lhs.h"
 #include "ops/gemm_nbits_kernels.h"
 #include "ops/gemm_runs.h"
+#include "ops/gemm_sparse.h"
 #include "ops/op.h"
 #include "ops/window_kernels.h"
 #include "ops/winograd_kernels.h"
@@ -79,6 +80,12 @@ py::list kernels() {
     line["mr"] = info.panels, line["nr"] = info.nr, line["kr"] = 1;
     lines.append(line);
   }
+  for (const auto& info : gemm_s8_sparse_kernels()) {
+    py::dict line = describe_line("gemm_s8_sparse", info);
+    line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = 4;
+    line["kind"] = info.bounded ? "bounded" : "";
+    lines.append(line);
+  }
   for (const auto& info : gemm_f32lut4_kernels()) {
     py::dict line = describe_line("gemm_f32lut4", info);
     line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = info.kr;
@@ -117,6 +124,7 @@ std::string select_kernel(const std::string& family, const std::string& isa) {
   Isa max;
   if (!isa_from_name(isa, &max)) throw py::value_error("unknown instruction set '" + isa + "'");
   if (family == "gemm_f32") return gemm_f32_kernels().select(max)->name;
+  if (family == "gemm_s8_sparse") return gemm_s8_sparse_kernels().select(max)->name;
   if (family == "gemm_f32lut4") return gemm_f32lut4_kernels().select(max)->name;
   if (family == "gemm_f32s8") return gemm_f32s8_kernels().select(max)->name;
   if (family == "gemm_s8") return gemm_s8_kernels().select(max)->name;

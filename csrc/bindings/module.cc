@@ -11,4 +11,5 @@ PYBIND11_MODULE(_core, m) {
   lepton::register_testing_elementwise(m);
   lepton::register_testing_runtime(m);
   lepton::register_testing_nbits(m);
+  lepton::register_testing_sparse(m);
 }

@@ -21,6 +21,7 @@
 //   gemm_*: pack_gemm_* of w[group][taps · in_per_group][out_per_group], tap-major, which is the
 //     ONNX weight [M, C/g, k…] with its axes moved to [g, k…, C/g, M/g]
 //     with the attribute winograd: see conv_winograd.cc
+//   gemm_s8_sparse_*: the blob of gemm_sparse.h of the same, group = 1
 //   depthwise_f32_*: float32 w[taps][channels]
 //   depthwise_s8_*: pack_depthwise_s8 of the same
 //
@@ -35,6 +36,7 @@
 #include "ops/conv_quantized.h"
 #include "ops/gemm_driver.h"
 #include "ops/gemm_lhs.h"
+#include "ops/gemm_sparse.h"
 #include "ops/window_kernels.h"
 
 namespace lepton {
@@ -202,6 +204,7 @@ class ConvS8 final : public Op {
   ConvAttrs conv;
   ConvQuantization q;
   GemmS8Plan plan{};
+  GemmS8Sparse sparse;
   GemmS8Layout weights;  // of a group
   GemmS8Lhs lhs;
 
@@ -320,15 +323,31 @@ Status make_gemm_conv_f32(const StepDesc& step, const ConvAttrs& conv, std::uniq
   return {};
 }
 
+namespace {
+
+// Dense or sparse weights, as the step's kernel says.
+Status read_weights(const StepDesc& step, const ConvAttrs& conv, ConvS8* op) {
+  if (find_sparse(step.kernel, &op->plan.kernel)) {
+    if (conv.group != 1) return unsupported("groups of sparse weights");
+    op->plan.k = conv.depth();
+    op->plan.n = conv.out_per_group();
+    op->plan.sparse = &op->sparse;
+    return take_sparse(step.kernel, step.inputs[1], op->plan.k, op->plan.n, &op->sparse);
+  }
+  op->plan.kernel = gemm_s8_kernels().find(step.kernel);
+  if (op->plan.kernel == nullptr)
+    return unsupported("kernel " + std::string(step.kernel) + " cannot run here");
+  return read_packed(step, conv, &op->plan, &op->weights);
+}
+
+}  // namespace
+
 Status make_gemm_conv_s8(const StepDesc& step, const ConvAttrs& conv, std::unique_ptr<Op>* out) {
   auto op = std::make_unique<ConvS8>();
   op->conv = conv;
   LEPTON_RETURN_IF_ERROR(parse_conv_quantization(step, conv, &op->q));
   GemmS8Plan& plan = op->plan;
-  plan.kernel = gemm_s8_kernels().find(step.kernel);
-  if (plan.kernel == nullptr)
-    return unsupported("kernel " + std::string(step.kernel) + " cannot run here");
-  LEPTON_RETURN_IF_ERROR(read_packed(step, conv, &plan, &op->weights));
+  LEPTON_RETURN_IF_ERROR(read_weights(step, conv, op.get()));
   if (step.has_input(kConvBias))
     plan.bias = static_cast<const int32_t*>(step.inputs[kConvBias].data);
   if (step.has_input(kConvScale) && op->q.kind != EpilogueS8Kind::kS32)

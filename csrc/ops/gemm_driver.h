@@ -56,8 +56,11 @@ void gemm_f32_block(const GemmF32Plan& plan, const GemmF32Block& block);
 void gemm_f32_panel(const GemmF32KernelInfo& kernel, size_t k, size_t rows, const float* lhs,
                     size_t lhs_stride, const float* panel, const float* next, float* acc);
 
+struct GemmS8Sparse;  // gemm_sparse.h
+
 struct GemmS8Plan {
   const GemmS8KernelInfo* kernel;
+  const GemmS8Sparse* sparse;  // then the kernel is only its shape; null: `packed` is dense
   EpilogueS8Kernel epilogue;
   size_t k, n;  // the true k; rows and panels are padded to gemm_k_padded(*kernel, k)
   const std::byte* packed;

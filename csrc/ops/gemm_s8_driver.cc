@@ -3,6 +3,7 @@
 
 #include "ops/gemm_driver.h"
 #include "ops/gemm_panel.h"
+#include "ops/gemm_sparse.h"
 
 namespace lepton {
 namespace {
@@ -55,6 +56,7 @@ EpilogueS8Params epilogue_of(const GemmS8Plan& plan, const GemmS8Block& block,
 }  // namespace
 
 void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
+  if (plan.sparse != nullptr) return gemm_s8_sparse_block(plan, block);
   alignas(kCacheLine) int32_t acc[kMaxMr * kMaxNr];
   int32_t bias[kMaxNr];
   const auto* const rows = static_cast<const std::byte*>(block.rows);

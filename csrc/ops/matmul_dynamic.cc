@@ -9,7 +9,8 @@
 //   2 scale  f32, 1 or n entries, constant
 //   3 bias?  f32, n entries
 //   4 R?     f32, the output's shape
-//   attributes: packed, k, n; min, max (no clamp). Kernel: a line of gemm_s8_kernels.inc.
+//   attributes: packed, k, n; min, max (no clamp). Kernel: a line of gemm_s8_kernels.inc, or of
+//   gemm_s8_sparse_kernels.inc with B the blob of gemm_sparse.h.
 //
 // A is read twice, for its range and to quantise it into scratch; each chunk of the product then
 // prepares its rows as MatMulInteger does.
@@ -20,6 +21,7 @@
 #include "ops/dynamic_quantize.h"
 #include "ops/gemm_driver.h"
 #include "ops/gemm_lhs.h"
+#include "ops/gemm_sparse.h"
 #include "ops/matmul_rhs.h"
 #include "ops/matmul_shape.h"
 #include "ops/op.h"
@@ -57,6 +59,8 @@ class DynamicQuantizeMatMulOp final : public Op {
   bool has_bias_ = false, has_residual_ = false;
   float min_ = 0.f, max_ = 0.f;
   const GemmS8KernelInfo* kernel_ = nullptr;
+  bool is_sparse_ = false;
+  GemmS8Sparse sparse_;
   EpilogueS8Kernel epilogue_ = nullptr;
   GemmS8Lhs lhs_;
   MatMulRhs rhs_;
@@ -71,8 +75,9 @@ Status DynamicQuantizeMatMulOp::init(const StepDesc& step) {
       return unsupported(name_ + ": operands of " + name_of(step.inputs[i].dtype));
   if (step.outputs[0] != DType::kF32) return unsupported(name_ + ": output is not float32");
   if (step.attrs->i("packed") == 0) return unsupported(name_ + ": B is not packed");
+  is_sparse_ = find_sparse(step.kernel, &kernel_);
   const auto list = gemm_s8_kernels();
-  kernel_ = list.find(step.kernel);
+  if (!is_sparse_) kernel_ = list.find(step.kernel);
   if (kernel_ == nullptr)
     return invalid_model(name_ + ": kernel '" + std::string(step.kernel) + "' does not run here");
   has_bias_ = step.has_input(3);
@@ -80,6 +85,7 @@ Status DynamicQuantizeMatMulOp::init(const StepDesc& step) {
   LEPTON_RETURN_IF_ERROR(read_clamp(*step.attrs, &min_, &max_));
   epilogue_ = best_epilogue_s8(EpilogueS8Kind::kF32, step.isa);
   lhs_ = GemmS8Lhs(*kernel_, false, step.isa);
+  if (is_sparse_) return take_sparse_rhs(step, 1, &rhs_, &sparse_);
   LEPTON_RETURN_IF_ERROR(take_packed(step, 1, *kernel_, &rhs_));
   return rhs_.shape.rank == 2 ? Status() : invalid_model(name_ + ": B is a stack of matrices");
 }
@@ -138,6 +144,7 @@ void DynamicQuantizeMatMulOp::run(const BoundDynamic& bound, const RunArgs& args
     scale[j] = range.scale * b_scale[bound.scales == 1 ? 0 : j];
   GemmS8Plan plan = {};
   plan.kernel = kernel_;
+  plan.sparse = is_sparse_ ? &sparse_ : nullptr;
   plan.epilogue = epilogue_;
   plan.k = bound.shape.k;
   plan.n = bound.shape.n;

@@ -9,7 +9,8 @@
 //   0 A      u8/s8 [..., m, k] or [k]
 //   1 B      u8/s8 [..., k, n] or [k], constant or not. Or, with packed = 1, constant u8 bytes from
 //            pack_gemm_s8 for the step's kernel (zero points already subtracted), and attributes k,
-//            n and batch (the leading dimensions of a stack, absent for one matrix)
+//            n and batch (the leading dimensions of a stack, absent for one matrix). Or the blob of
+//            gemm_sparse.h, and attributes k and n
 //   2 scale? f32, 1 or n entries, constant or not: (a_scale·b_scale[j]) / y_scale, or without
 //            y_scale for f32; absent for s32
 //   3 bias?  s32, n entries
@@ -19,10 +20,12 @@
 //   attributes: packed, k, n, batch; a_zero_point (0); y_zero_point (0), lo, hi (the dtype's
 //   range); q_scale, r_scale, r_zero_point, out_scale, out_zero_point, out_lo, out_hi (with R:
 //   y_zero_point, lo, hi and q_scale are then those of the intermediate q, in [−128, 255]); min,
-//   max (f32 output). Kernel: a line of gemm_s8_kernels.inc, or none for the preferred one.
+//   max (f32 output). Kernel: a line of gemm_s8_kernels.inc or
+//   gemm_s8_sparse_kernels.inc, or none for the preferred one.
 // "MatMulInteger" is ONNX's (A, B, a_zero_point?, b_zero_point?), output s32.
 #include "ops/gemm_driver.h"
 #include "ops/gemm_lhs.h"
+#include "ops/gemm_sparse.h"
 #include "ops/matmul_rhs.h"
 #include "ops/matmul_shape.h"
 #include "ops/op.h"
@@ -89,6 +92,8 @@ class MatMulIntegerOp final : public Op {
   Requantize requantize_;
   float min_ = 0.f, max_ = 0.f;
   const GemmS8KernelInfo* kernel_ = nullptr;
+  bool is_sparse_ = false;
+  GemmS8Sparse sparse_;
   EpilogueS8Kernel epilogue_ = nullptr;
   GemmS8Lhs lhs_;
   MatMulRhs rhs_;
@@ -152,6 +157,12 @@ Status MatMulIntegerOp::init_requantize(const StepDesc& step) {
 
 Status MatMulIntegerOp::init_rhs(const StepDesc& step) {
   const TensorInfo& b = step.inputs[static_cast<size_t>(operands_.b)];
+  is_sparse_ = find_sparse(step.kernel, &kernel_);
+  if (is_sparse_) {
+    if (has_b_zero_point_)
+      return invalid_model(name_ + ": b_zero_point belongs into the packed operand");
+    return take_sparse_rhs(step, static_cast<size_t>(operands_.b), &rhs_, &sparse_);
+  }
   // Unless values tell more: signed values without a zero point are what they are.
   kernel_ = &best_gemm_s8(step.isa, b_dtype_ == DType::kS8 && !has_b_zero_point_);
   if (!step.kernel.empty()) kernel_ = gemm_s8_kernels().find(step.kernel);
@@ -332,6 +343,7 @@ void MatMulIntegerOp::run(const BoundMatMulInteger& bound, const RunArgs& args) 
   }
   GemmS8Plan plan = {};
   plan.kernel = kernel_;
+  plan.sparse = is_sparse_ ? &sparse_ : nullptr;
   plan.epilogue = epilogue_;
   plan.k = bound.shape.k;
   plan.n = bound.shape.n;

@@ -12,6 +12,8 @@ from lepton_rt import _core
 from lepton_rt.graph.ir import Array
 from lepton_rt.lower import LowerContext
 
+from .sparse import try_sparse
+
 __all__ = ["FULL_RANGE", "PackedRhs", "pack_all", "pack_rhs"]
 
 FULL_RANGE = 255
@@ -33,8 +35,18 @@ class PackedRhs:
 def pack_rhs(
     context: LowerContext, b: Array, zero_points: Array | None, bound: int = FULL_RANGE
 ) -> PackedRhs:
-    """Packs uint8 or int8 b [..., k, n] for activations of at most `bound` as uint8."""
+    """Packs uint8 or int8 b [..., k, n] for activations of at most `bound` as uint8.
+
+    A single matrix with many blocks of zeros is packed without them.
+    """
+    sparse = None
+    if int(np.prod(b.shape[:-2])) == 1:
+        sparse = try_sparse(context, b.reshape(b.shape[-2:]), zero_points, bound)
+    if sparse is not None and sparse.packed is not None:
+        return PackedRhs(sparse.kernel, sparse.packed, sparse.note)
     (packed,) = pack_all(context, [[(b, zero_points)]], bound)
+    if sparse is not None and sparse.note:
+        packed.note = "; ".join(filter(None, [sparse.note, packed.note]))
     return packed
 
 

@@ -1,0 +1,220 @@
+#include "ops/gemm_sparse.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+namespace lepton {
+
+#define LEPTON_GEMM_S8_SPARSE(name, isa, mr, nr, bounded) void name(const GemmS8SparseParams&);
+#include "ops/gemm_s8_sparse_kernels.inc"
+#undef LEPTON_GEMM_S8_SPARSE
+
+namespace {
+
+#define LEPTON_GEMM_S8_SPARSE(name, isa, mr, nr, bounded) \
+  {#name, Isa::k_##isa, mr, nr, bounded, LEPTON_KERNEL_POINTER(isa, name)},
+const GemmS8SparseKernelInfo kSparse[] = {
+#include "ops/gemm_s8_sparse_kernels.inc"
+};
+#undef LEPTON_GEMM_S8_SPARSE
+
+constexpr size_t kKr = 4;
+// Columns that one epilogue call takes.
+constexpr size_t kGroupColumns = 64;
+// Rows of lhs that stay in L1 while all panels pass by them.
+constexpr size_t kRowBytes = 32 * 1024;
+
+// Walks the parts of a blob.
+class Reader {
+ public:
+  Reader(const std::byte* data, size_t size) : data_(data), size_(size) {}
+  // `count` elements, and on to the next cache line; null when they are not there.
+  template <typename T>
+  const T* part(size_t count) {
+    if (count > (size_ - at_) / sizeof(T)) return nullptr;
+    const auto* const start = reinterpret_cast<const T*>(data_ + at_);
+    at_ = std::min(size_, round_up(at_ + count * sizeof(T), kCacheLine));
+    return start;
+  }
+  bool at_end() const { return at_ == size_; }
+
+ private:
+  const std::byte* data_;
+  size_t size_, at_ = 0;
+};
+
+bool are_ascending(const uint32_t* starts, size_t panels) {
+  for (size_t p = 0; p < panels; ++p)
+    if (starts[p] > starts[p + 1]) return false;
+  return starts[0] == 0;
+}
+
+// Rows of one turn over the panels.
+size_t rows_in_l1(size_t stride, size_t mr) {
+  return std::max(mr, kRowBytes / std::max<size_t>(stride, 1) / mr * mr);
+}
+
+EpilogueS8Params epilogue_of(const GemmS8Plan& plan, const GemmS8Block& block) {
+  EpilogueS8Params out = {};
+  out.acc_stride = kGroupColumns;
+  out.residual_stride = block.residual_stride;
+  out.r_signed = plan.r_signed;
+  out.requantize = plan.requantize;
+  out.min = plan.min;
+  out.max = plan.max;
+  out.dst_stride = block.dst_stride;
+  return out;
+}
+
+// One register tile of rows against the panels of one group of columns, and its epilogue.
+class Tile {
+ public:
+  Tile(const GemmS8Plan& plan, const GemmS8Block& block)
+      : plan_(plan),
+        block_(block),
+        sparse_(*plan.sparse),
+        nr_(static_cast<size_t>(sparse_.kernel->nr)),
+        accumulate_(block.zero_points != nullptr),
+        out_(epilogue_of(plan, block)) {}
+
+  // Panels [first, last), at most kGroupColumns columns.
+  void select(size_t first, size_t last) {
+    first_ = first, last_ = last;
+    column_ = first * nr_;
+    out_.n = std::min(last * nr_, plan_.n) - column_;
+    out_.scale = plan_.scale == nullptr ? nullptr : plan_.scale + column_;
+    out_.bias = plan_.bias == nullptr ? nullptr : plan_.bias + column_;
+    if (accumulate_ || plan_.zero_point == 0) return;
+    for (size_t j = 0; j < out_.n; ++j) {
+      const uint32_t bias = out_.bias == nullptr ? 0 : static_cast<uint32_t>(out_.bias[j]);
+      bias_[j] = static_cast<int32_t>(bias - correction(plan_.zero_point, j));
+    }
+    out_.bias = bias_;
+  }
+
+  void run(size_t row, size_t rows) {
+    alignas(kCacheLine) int32_t acc[kMaxMr * kGroupColumns];
+    if (accumulate_) start(row, rows, acc);
+    GemmS8SparseParams params = {};
+    params.m = rows;
+    params.lhs = static_cast<const uint8_t*>(block_.rows) + row * block_.row_stride;
+    params.lhs_stride = block_.row_stride;
+    params.dst_stride = kGroupColumns;
+    params.accumulate = accumulate_;
+    for (size_t panel = first_; panel < last_; ++panel) {
+      const size_t start = sparse_.starts[panel];
+      params.quads = sparse_.starts[panel + 1] - start;
+      params.index = sparse_.index + start;
+      params.values = sparse_.values + start * nr_ * kKr;
+      params.dst = acc + (panel - first_) * nr_;
+      sparse_.kernel->run(params);
+    }
+    const size_t residual = row * block_.residual_stride + column_;
+    const size_t dst = (row * block_.dst_stride + column_) * plan_.dst_size;
+    out_.m = rows;
+    out_.acc = acc;
+    if (block_.residual != nullptr)
+      out_.residual = static_cast<const uint8_t*>(block_.residual) + residual;
+    out_.dst = static_cast<uint8_t*>(block_.dst) + dst;
+    plan_.epilogue(out_);
+  }
+
+ private:
+  uint32_t correction(int32_t zero_point, size_t j) const {
+    return static_cast<uint32_t>(zero_point) * static_cast<uint32_t>(sparse_.sums[column_ + j]);
+  }
+  // Rows that have zero points of their own start below zero.
+  void start(size_t row, size_t rows, int32_t* acc) const {
+    for (size_t i = 0; i < rows; ++i)
+      for (size_t j = 0; j < (last_ - first_) * nr_; ++j)
+        acc[i * kGroupColumns + j] =
+            static_cast<int32_t>(0 - correction(block_.zero_points[row + i], j));
+  }
+
+  const GemmS8Plan& plan_;
+  const GemmS8Block& block_;
+  const GemmS8Sparse& sparse_;
+  const size_t nr_;
+  const bool accumulate_;
+  EpilogueS8Params out_;
+  size_t first_ = 0, last_ = 0, column_ = 0;
+  int32_t bias_[kGroupColumns] = {};
+};
+
+}  // namespace
+
+KernelList<GemmS8SparseKernelInfo> gemm_s8_sparse_kernels() {
+  return {kSparse, sizeof kSparse / sizeof kSparse[0]};
+}
+
+bool find_sparse(std::string_view kernel, const GemmS8KernelInfo** shape) {
+  static const std::vector<GemmS8KernelInfo> shapes = [] {
+    std::vector<GemmS8KernelInfo> made;
+    for (const GemmS8SparseKernelInfo& info : gemm_s8_sparse_kernels()) {
+      GemmS8KernelInfo dense = {};
+      dense.name = info.name;
+      dense.isa = info.isa;
+      dense.form = GemmS8Form::kU8;
+      dense.mr = info.mr;
+      dense.nr = dense.nv = info.nr;
+      dense.kr = static_cast<int>(kKr);
+      made.push_back(dense);
+    }
+    return made;
+  }();
+  for (const GemmS8KernelInfo& dense : shapes)
+    if (dense.name == kernel) *shape = &dense;
+  return gemm_s8_sparse_kernels().describe(kernel) != nullptr;
+}
+
+Status take_sparse(std::string_view kernel, const TensorInfo& blob, size_t k, size_t n,
+                   GemmS8Sparse* sparse) {
+  const std::string name(kernel);
+  sparse->kernel = gemm_s8_sparse_kernels().find(kernel);
+  if (sparse->kernel == nullptr) return unsupported("kernel " + name + " cannot run here");
+  if (!blob.constant || blob.dtype != DType::kU8 || blob.data == nullptr ||
+      reinterpret_cast<uintptr_t>(blob.data) % kCacheLine != 0)
+    return invalid_model(name + ": the packed operand is not a constant");
+  const size_t nr = static_cast<size_t>(sparse->kernel->nr), panels = ceil_div(n, nr);
+  Reader reader(static_cast<const std::byte*>(blob.data),
+                static_cast<size_t>(blob.shape.elements()));
+  sparse->starts = reader.part<uint32_t>(panels + 1);
+  sparse->sums = reader.part<int32_t>(panels * nr);
+  if (sparse->starts == nullptr || sparse->sums == nullptr ||
+      !are_ascending(sparse->starts, panels))
+    return invalid_model(name + ": the packed operand does not fit its sizes");
+  const size_t quads = sparse->starts[panels];
+  sparse->index = reader.part<uint16_t>(quads);
+  sparse->values = reader.part<int8_t>(quads * nr * kKr);
+  if (sparse->index == nullptr || sparse->values == nullptr || !reader.at_end())
+    return invalid_model(name + ": the packed operand does not fit its sizes");
+  const size_t limit = ceil_div(k, kKr);
+  for (size_t q = 0; q < quads; ++q)
+    if (sparse->index[q] >= limit) return invalid_model(name + ": a block lies beyond its rows");
+  return {};
+}
+
+Status take_sparse_rhs(const StepDesc& step, size_t index, MatMulRhs* rhs, GemmS8Sparse* sparse) {
+  LEPTON_RETURN_IF_ERROR(read_packed_shape(step, &rhs->shape));
+  if (rhs->shape.rank != 2) return invalid_model("a stack of sparse matrices");
+  rhs->at_run_time = false;
+  return take_sparse(step.kernel, step.inputs[index], static_cast<size_t>(rhs->shape[0]),
+                     static_cast<size_t>(rhs->shape[1]), sparse);
+}
+
+void gemm_s8_sparse_block(const GemmS8Plan& plan, const GemmS8Block& block) {
+  const size_t mr = static_cast<size_t>(plan.kernel->mr);
+  const size_t group = kGroupColumns / static_cast<size_t>(plan.kernel->nr);
+  const size_t turn = rows_in_l1(block.row_stride, mr);
+  Tile tile(plan, block);
+  for (size_t row = 0; row < block.m; row += turn) {
+    const size_t end = std::min(block.m, row + turn);
+    for (size_t first = block.first; first < block.last; first += group) {
+      tile.select(first, std::min(block.last, first + group));
+      for (size_t i = row; i < end; i += mr) tile.run(i, std::min(mr, end - i));
+    }
+  }
+}
+
+}  // namespace lepton
