@@ -31,6 +31,7 @@ from .runtimes import NAMES, Absent, installed_mb, runtime, version
 from .store import default_cache
 from .workers import BENCHMARKS, Worker
 
+SHOWN = {"summary": report.summary, "table": report.table, "all": report.all_rows}
 AS_AVX2 = "AVX2 only, by hiding the others"
 
 
@@ -49,7 +50,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--results", type=Path, default=BENCHMARKS / "results", help="folder for JSON and picture")
     add("--as-avx2", action="store_true", help="hide AVX-512, VNNI and AMX (x86-64 Linux)")
     add("--render", nargs="+", type=Path, help="only print the tables of these results")
-    add("--all-rows", action="store_true", help="print every entrant, not only the best")
+    add("--show", default="table", choices=SHOWN, help="how much to print")
     add("--into", type=Path, help="put the tables between the markers of this Markdown file")
     return parser.parse_args(arguments)
 
@@ -65,8 +66,7 @@ def cpu_name() -> str:
     )
     if "model name" not in found:
         return platform.machine()
-    numbers = f"family {found['cpu family']} model {found['model']} stepping {found['stepping']}"
-    return f"{found['model name']} ({numbers})"
+    return f"{found['model name']} (family {found['cpu family']}, model {found['model']})"
 
 
 def describe(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -87,6 +87,7 @@ def describe(chosen: argparse.Namespace) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
+        "load": os.getloadavg()[0],
         "isa": AS_AVX2 if chosen.as_avx2 else "all that the CPU has",
         "command": "python -m race " + shlex.join(chosen.given),
         "rounds": chosen.rounds,
@@ -168,8 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen.given = given
     paths = chosen.render or [run(chosen)]
     records = [json.loads(path.read_text()) for path in paths]
-    show = report.all_rows if chosen.all_rows else report.table
-    text = "\n\n".join(show(record) for record in records)
+    text = "\n\n".join(SHOWN[chosen.show](record) for record in records)
     if chosen.into:
         report.put_between_markers(text, chosen.into)
     else:

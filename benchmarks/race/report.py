@@ -11,6 +11,7 @@ from .measure import Row, quantiles
 from .networks import NETWORKS
 
 OWN = "lepton"
+USELESS = 0.45  # a peer whose error is larger is no peer
 Record = dict[str, Any]
 
 
@@ -37,8 +38,9 @@ def pairings(record: Record) -> list[dict[str, Any]]:
     finished = [row for row in record["rows"] if "wall_ms" in row]
     made = []
     for case, rows in _grouped(finished, ("network", "batch", "threads", "precision")):
-        ours = sorted((r for r in rows if r["runtime"] == OWN), key=milliseconds)
-        peers = sorted((r for r in rows if r["runtime"] != OWN), key=milliseconds)
+        useful = sorted((r for r in rows if r["error"] < USELESS), key=milliseconds)
+        ours = [row for row in useful if row["runtime"] == OWN]
+        peers = [row for row in useful if row["runtime"] != OWN]
         if not ours or not peers:
             continue
         peer = peers[0]
@@ -65,6 +67,34 @@ def same_file(record: Record) -> list[dict[str, Any]]:
     return made
 
 
+def summary(record: Record) -> str:
+    """A row per network and batch size: the ratios to the best peer, and the errors in int8."""
+    lines = [heading(record), ""]
+    columns = sorted({(p["precision"], p["threads"]) for p in pairings(record)})
+    titles = [f"{precision}, {_threads(threads)}" for precision, threads in columns]
+    lines += [
+        f"| network | batch | {' | '.join(titles)} | int8 error, ours / peer's |",
+        "|---" * (len(columns) + 3) + "|",
+    ]
+    ratios: dict[tuple[str, int], list[float]] = {column: [] for column in columns}
+    for case, found in _grouped(pairings(record), ("network", "batch")):
+        pairs = {(p["precision"], p["threads"]): p for p in found}
+        cells = []
+        for column in columns:
+            if column in pairs:
+                ratios[column].append(pairs[column]["ratio"]["median"])
+                cells.append(f"{ratios[column][-1]:.2f} ({pairs[column]['peer']['runtime']})")
+            else:
+                cells.append("–")
+        int8 = next((p for p in found if p["precision"] == "int8"), None)
+        errors = f"{int8['own']['error']:.2g} / {int8['peer']['error']:.2g}" if int8 else "–"
+        title = NETWORKS[case["network"]].title
+        lines.append(f"| {title} | {case['batch']} | {' | '.join(cells)} | {errors} |")
+    means = [f"**{statistics.geometric_mean(ratios[column]):.2f}**" for column in columns]
+    lines.append(f"| geometric mean | | {' | '.join(means)} | |")
+    return "\n".join(lines)
+
+
 def table(record: Record) -> str:
     """A heading, a table per precision and number of threads, and what was absent."""
     parts = [heading(record)]
@@ -84,7 +114,8 @@ def heading(record: Record) -> str:
     versions = ", ".join(f"{p['package']} {p['version']}" for p in record["packages"].values())
     return (
         f"{record['cpu']}, {record['cores']} cores; instruction sets: {record['isa']}; "
-        f"{record['date']}; {versions}; `{record['command']}`. Medians of {record['rounds']} "
+        f"{record['date']}; load average at the start {record['load']:.1f}; {versions}; "
+        f"`{record['command']}`. Medians of {record['rounds']} "
         "interleaved rounds; one thread in processor time, more by the clock. Ratio: the peer's "
         "time in lepton_rt's, above 1 lepton_rt is faster (p10 to p90 of the rounds). Error: "
         "‖y − y₀‖ / ‖y₀‖ against torch in float32."

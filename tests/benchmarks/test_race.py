@@ -62,6 +62,11 @@ def test_a_race(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert set(record["packages"]) == {"lepton", "ort"}
     assert shown.count("| LeNet-size CNN | 1 |") == 4 + 2  # precisions × threads; the same file
     assert "geometric mean" in shown
+    race.main(["--render", str(path), "--show", "summary"])
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("| LeNet")]
+    assert line.count("(ort)") == 4
+    race.main(["--render", str(path), "--show", "all"])
+    assert capsys.readouterr().out.count("\n| lenet | 1 |") == 14
 
 
 def test_a_missing_runtime_is_a_row(
@@ -106,6 +111,7 @@ def test_ours_is_the_fastest_variant_that_is_no_less_accurate() -> None:
         row("lepton", "fine", [2.0, 2.0, 2.0], 0.1),
         row("ort", "slow", [9.0, 9.0, 9.0], 0.0),
         row("ort", "qdq", [4.0, 6.0, 8.0], 0.2),
+        row("ort", "broken", [0.1, 0.1, 0.1], 0.9),
     ]
     (pair,) = report.pairings({"rows": rows})
     assert (pair["own"]["variant"], pair["peer"]["variant"]) == ("fine", "qdq")

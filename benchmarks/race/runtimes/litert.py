@@ -48,7 +48,7 @@ def load(variant: str, source: Source, path: Path, batch: int, threads: int) -> 
     (out,) = interpreter.get_output_details()
 
     def run(x: Array) -> Array:
-        interpreter.set_tensor(into["index"], x)
+        interpreter.set_tensor(into["index"], x.astype(into["dtype"], copy=False))
         interpreter.invoke()
         made: Array = interpreter.get_tensor(out["index"])
         return made
