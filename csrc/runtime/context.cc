@@ -53,32 +53,51 @@ struct Context::Segment {
   // What the binding depended on besides the graph input shapes.
   std::vector<ShapeRead> shapes_read;
   std::vector<ValueRead> values_read;
+
+  // Empty again; arena and vectors keep their memory.
+  void reset(int first_step) {
+    first = last = first_step;
+    steps.clear();
+    pointers.clear();
+    patches.clear();
+    dynamic = nullptr;
+    known.clear();
+    live_bytes = 0;
+    shapes_read.clear();
+    values_read.clear();
+  }
 };
 
-// One step's view while it is bound.
+// A step's view while it is bound: one step after the other.
 class Context::Binder : public BindContext {
  public:
-  Binder(Context& context, Segment& segment, int step, bool values_known)
-      : context_(context),
-        segment_(segment),
-        step_(step),
-        plan_(context.plan_.steps[step]),
-        values_known_(values_known) {
-    inputs_.reserve(plan_.inputs.size());
-    for (int id : plan_.inputs) inputs_.push_back(id < 0 ? TensorInfo{} : context.slots_[id].info);
+  Binder(Context& context, Segment& segment, bool values_known)
+      : context_(context), segment_(segment), values_known_(values_known) {}
+
+  void begin(int step) {
+    step_ = step;
+    plan_ = &context_.plan_.steps[step];
+    inputs_.clear();
+    for (int id : plan_->inputs)
+      inputs_.push_back(id < 0 ? TensorInfo{} : context_.slots_[id].info);
+    in_place_.clear();
+    run_ = nullptr;
+    dynamic_ = nullptr;
+    scratch_ = 0;
+    needs_value_ = false;
   }
 
   int num_inputs() const override { return static_cast<int>(inputs_.size()); }
   const TensorInfo& input(int i) const override { return inputs_[i]; }
-  int num_outputs() const override { return static_cast<int>(plan_.outputs.size()); }
+  int num_outputs() const override { return static_cast<int>(plan_->outputs.size()); }
   DType output_dtype(int i) const override {
-    return plan_.outputs[i] < 0 ? DType::kUndefined : slot_out(i).info.dtype;
+    return plan_->outputs[i] < 0 ? DType::kUndefined : slot_out(i).info.dtype;
   }
   int threads() const override { return context_.executor_.threads(); }
 
   bool require_value(int i) override {
     if (inputs_[i].data != nullptr) return true;
-    const int id = plan_.inputs[i];
+    const int id = plan_->inputs[i];
     const Slot& slot = context_.slots_[id];
     const Slot& root = context_.slots_[slot.root];
     const bool made_here = context_.plan_.tensors[id].producer >= segment_.first;
@@ -94,7 +113,7 @@ class Context::Binder : public BindContext {
 
   Status set_output(int i, const Shape& shape) override {
     LEPTON_RETURN_IF_ERROR(prepare(i, shape));
-    if (plan_.outputs[i] < 0) return {};
+    if (plan_->outputs[i] < 0) return {};
     Slot& slot = slot_out(i);
     slot.home = Home::kArena;
     slot.bytes = bytes_of(slot.info);
@@ -104,17 +123,17 @@ class Context::Binder : public BindContext {
 
   Status set_alias(int i, int j, const Shape& shape) override {
     LEPTON_RETURN_IF_ERROR(prepare(i, shape));
-    if (plan_.outputs[i] < 0) return {};
+    if (plan_->outputs[i] < 0) return {};
     if (shape.elements() != inputs_[j].shape.elements())
       return invalid_input("cannot view " + inputs_[j].shape.str() + " as " + shape.str());
-    share(i, context_.slots_[plan_.inputs[j]].root);
+    share(i, context_.slots_[plan_->inputs[j]].root);
     slot_out(i).info.data = inputs_[j].data;
     return {};
   }
 
   Status set_known(int i, const Shape& shape, const void* data, size_t bytes) override {
     LEPTON_RETURN_IF_ERROR(prepare(i, shape));
-    if (plan_.outputs[i] < 0) return {};
+    if (plan_->outputs[i] < 0) return {};
     Slot& slot = slot_out(i);
     if (bytes != bytes_of(slot.info)) return internal_error("known value has the wrong size");
     Buffer buffer;
@@ -136,11 +155,11 @@ class Context::Binder : public BindContext {
 
   void share_in_place() {
     for (const auto& [i, j] : in_place_) {
-      if (plan_.outputs[i] < 0 || plan_.inputs[j] < 0) continue;
-      const int root = context_.slots_[plan_.inputs[j]].root;
+      if (plan_->outputs[i] < 0 || plan_->inputs[j] < 0) continue;
+      const int root = context_.slots_[plan_->inputs[j]].root;
       Slot& from = context_.slots_[root];
       Slot& out = slot_out(i);
-      if (out.root == plan_.outputs[i] && out.home == Home::kArena && from.home == Home::kArena &&
+      if (out.root == plan_->outputs[i] && out.home == Home::kArena && from.home == Home::kArena &&
           from.live_until <= step_ && from.bytes == out.bytes &&
           context_.plan_.tensors[root].producer >= segment_.first)
         share(i, root);
@@ -157,18 +176,18 @@ class Context::Binder : public BindContext {
   }
 
  private:
-  Slot& slot_out(int i) const { return context_.slots_[plan_.outputs[i]]; }
+  Slot& slot_out(int i) const { return context_.slots_[plan_->outputs[i]]; }
   int last_use(int i) const {
-    return std::max(context_.plan_.tensors[plan_.outputs[i]].last_use, step_);
+    return std::max(context_.plan_.tensors[plan_->outputs[i]].last_use, step_);
   }
 
   Status prepare(int i, const Shape& shape) {
     if (!is_valid(shape)) return invalid_input("the result would have shape " + shape.str());
-    if (plan_.outputs[i] < 0) return {};
+    if (plan_->outputs[i] < 0) return {};
     Slot& slot = slot_out(i);
     slot.info.shape = shape;
     slot.info.data = nullptr;
-    slot.root = plan_.outputs[i];
+    slot.root = plan_->outputs[i];
     return {};
   }
 
@@ -182,9 +201,9 @@ class Context::Binder : public BindContext {
 
   Context& context_;
   Segment& segment_;
-  const int step_;
-  const PlanStep& plan_;
   const bool values_known_;
+  int step_ = 0;
+  const PlanStep* plan_ = nullptr;
   std::vector<TensorInfo> inputs_;
   std::vector<std::pair<int, int>> in_place_;
   RunFn run_;
@@ -214,15 +233,18 @@ Status Context::bind(const std::vector<Shape>& input_shapes) {
     slot.index = static_cast<int>(i);
   }
   outputs_.resize(plan_.outputs.size());
+  if (!segments_.empty()) spare_ = std::move(segments_.front());
+  segments_.clear();
   return bind_segment(0, false);
 }
 
 Status Context::bind_segment(int first, bool values_known) {
-  auto segment = std::make_unique<Segment>();
-  segment->first = segment->last = first;
+  std::unique_ptr<Segment> segment = spare_ ? std::move(spare_) : std::make_unique<Segment>();
+  segment->reset(first);
   const int count = static_cast<int>(plan_.steps.size());
+  Binder binder(*this, *segment, values_known);
   for (int s = first; s < count && !segment->dynamic; ++s) {
-    Binder binder(*this, *segment, s, values_known);
+    binder.begin(s);
     Status status = executor_.op(s).bind(binder);
     if (binder.needs_value()) {
       if (s == first && values_known) return internal_error("a value is never known");
@@ -309,7 +331,9 @@ Status Context::layout(Segment& segment) {
   }
   add_scratch(segment, &lifetimes);
   segment.live_bytes = largest_live_set(lifetimes);
-  LEPTON_RETURN_IF_ERROR(segment.arena.reserve(lay_out(lifetimes) + kAlignment));
+  const size_t bytes = lay_out(lifetimes) + kAlignment;
+  if (segment.arena.capacity() / 2 > bytes) segment.arena = Buffer();  // of much larger shapes
+  LEPTON_RETURN_IF_ERROR(segment.arena.reserve(bytes));
   for (size_t i = 0; i < owners.size(); ++i)
     slots_[owners[i]].pointer = segment.arena.data() + lifetimes[i].offset;
   const Lifetime* scratch = lifetimes.data() + owners.size();

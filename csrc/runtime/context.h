@@ -29,6 +29,7 @@ class Context {
   explicit Context(const Executor& executor);
   ~Context();
 
+  // May be called again for other shapes: the memory there is serves anew.
   Status bind(const std::vector<Shape>& input_shapes);
   const std::vector<Shape>& input_shapes() const { return input_shapes_; }
 
@@ -82,7 +83,8 @@ class Context {
   std::vector<Shape> input_shapes_;
   std::vector<Slot> slots_;
   std::vector<std::unique_ptr<Segment>> segments_;
-  std::vector<Buffer> dynamic_;  // per tensor: outputs of dynamic steps
+  std::unique_ptr<Segment> spare_;  // of the binding before
+  std::vector<Buffer> dynamic_;     // per tensor: outputs of dynamic steps
   std::vector<TensorInfo> outputs_;
 };
 

@@ -84,10 +84,20 @@ Status Executor::acquire(const std::vector<Shape>& shapes, std::unique_ptr<Conte
     }
   }
   LEPTON_RETURN_IF_ERROR(check_shapes(shapes));
-  auto context = std::make_unique<Context>(*this);
+  std::unique_ptr<Context> context = take_oldest();
+  if (context == nullptr) context = std::make_unique<Context>(*this);
   LEPTON_RETURN_IF_ERROR(context->bind(shapes));
   *out = std::move(context);
   return {};
+}
+
+// The context unused for longest, to be bound anew, once there are as many as are kept.
+std::unique_ptr<Context> Executor::take_oldest() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (idle_.size() < kIdleContexts) return nullptr;
+  std::unique_ptr<Context> oldest = std::move(idle_.front());
+  idle_.erase(idle_.begin());
+  return oldest;
 }
 
 void Executor::release(std::unique_ptr<Context> context) {

@@ -36,6 +36,7 @@ class Executor {
   static constexpr size_t kIdleContexts = 8;
 
   Status check_shapes(const std::vector<Shape>& shapes) const;
+  std::unique_ptr<Context> take_oldest();
 
   std::shared_ptr<const Plan> plan_;
   ExecutorOptions options_;

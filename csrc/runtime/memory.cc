@@ -38,30 +38,83 @@ std::byte* allocate(size_t bytes) {
   return static_cast<std::byte*>(data);
 }
 
-// Lowest offset at which `t` fits beside the placed ones that are alive with it.
-size_t first_gap(const Lifetime& t, const std::vector<const Lifetime*>& placed) {
-  size_t offset = 0;
-  for (const Lifetime* p : placed) {  // by offset
-    if (p->last < t.first || p->first > t.last) continue;
-    if (offset + t.bytes <= p->offset) break;
-    offset = std::max(offset, p->offset + aligned(p->bytes));
+// The tensors placed so far, found by the steps they live in.
+class Placed {
+ public:
+  explicit Placed(const std::vector<Lifetime>& all) {
+    if (all.empty()) return;
+    first_ = std::min_element(all.begin(), all.end(), [](const Lifetime& a, const Lifetime& b) {
+               return a.first < b.first;
+             })->first;
+    newest_.resize(static_cast<size_t>(last_start(all)) - first_ + 1, -1);
+    nodes_.reserve(2 * all.size());
   }
-  return offset;
-}
+
+  // Lowest offset at which `t` fits beside the placed ones that are alive with it.
+  size_t first_gap(const Lifetime& t) {
+    beside_.clear();
+    for (const Lifetime* p : lasting_)
+      if (p->last >= t.first && p->first <= t.last) beside_.push_back({p->offset, p->bytes});
+    const size_t end = std::min(newest_.size(), static_cast<size_t>(t.last) - first_ + 1);
+    for (size_t at = t.first - first_; at < end; ++at) {
+      for (int n = newest_[at]; n >= 0; n = nodes_[n].before) {
+        const Lifetime& p = *nodes_[n].tensor;
+        const bool first_in_common = std::max(p.first, t.first) == static_cast<int>(at) + first_;
+        if (first_in_common) beside_.push_back({p.offset, p.bytes});
+      }
+    }
+    std::sort(beside_.begin(), beside_.end());
+    size_t offset = 0;
+    for (const auto& [begin, bytes] : beside_) {
+      if (offset + t.bytes <= begin) break;
+      offset = std::max(offset, begin + aligned(bytes));
+    }
+    return offset;
+  }
+
+  void add(const Lifetime& t) {
+    if (t.last - t.first >= kShort) {
+      lasting_.push_back(&t);
+      return;
+    }
+    const size_t end = std::min(newest_.size(), static_cast<size_t>(t.last) - first_ + 1);
+    for (size_t at = t.first - first_; at < end; ++at) {
+      nodes_.push_back({&t, newest_[at]});
+      newest_[at] = static_cast<int>(nodes_.size()) - 1;
+    }
+  }
+
+ private:
+  static constexpr int kShort = 16;  // steps up to which a tensor is listed under each of them
+  struct Node {
+    const Lifetime* tensor;
+    int before;
+  };
+
+  static int last_start(const std::vector<Lifetime>& all) {
+    int last = all.front().first;
+    for (const Lifetime& t : all) last = std::max(last, t.first);
+    return last;
+  }
+
+  int first_ = 0;
+  std::vector<int> newest_;  // by step: the last node, -1 for none
+  std::vector<Node> nodes_;
+  std::vector<const Lifetime*> lasting_;
+  std::vector<std::pair<size_t, size_t>> beside_;  // offset, bytes
+};
 
 // Places tensors in this order; returns the bytes needed.
 size_t place(const std::vector<int>& order, std::vector<Lifetime>& lifetimes) {
-  std::vector<const Lifetime*> placed;
-  placed.reserve(lifetimes.size());
+  Placed placed(lifetimes);
   size_t total = 0;
   for (int i : order) {
     Lifetime& t = lifetimes[i];
-    t.offset = first_gap(t, placed);
+    t.offset = 0;
+    if (t.bytes == 0) continue;
+    t.offset = placed.first_gap(t);
     total = std::max(total, t.offset + aligned(t.bytes));
-    const auto at =
-        std::upper_bound(placed.begin(), placed.end(), t.offset,
-                         [](size_t offset, const Lifetime* p) { return offset < p->offset; });
-    placed.insert(at, &t);
+    placed.add(t);
   }
   return total;
 }
@@ -89,15 +142,20 @@ size_t lay_out(std::vector<Lifetime>& lifetimes) {
 }
 
 size_t largest_live_set(const std::vector<Lifetime>& lifetimes) {
-  std::vector<std::pair<int, ptrdiff_t>> changes;  // step, bytes from there on
+  if (lifetimes.empty()) return 0;
+  int first = lifetimes.front().first, last = first;
+  for (const Lifetime& t : lifetimes) {
+    first = std::min(first, t.first);
+    last = std::max(last, t.first);
+  }
+  std::vector<ptrdiff_t> changes(static_cast<size_t>(last) - first + 1);
   for (const Lifetime& t : lifetimes) {
     const auto bytes = static_cast<ptrdiff_t>(aligned(t.bytes));
-    changes.emplace_back(t.first, bytes);
-    changes.emplace_back(t.last + 1, -bytes);
+    changes[t.first - first] += bytes;
+    if (t.last < last) changes[t.last + 1 - first] -= bytes;
   }
-  std::sort(changes.begin(), changes.end());
   ptrdiff_t live = 0, largest = 0;
-  for (const auto& [step, bytes] : changes) largest = std::max(largest, live += bytes);
+  for (ptrdiff_t change : changes) largest = std::max(largest, live += change);
   return static_cast<size_t>(largest);
 }
 

@@ -73,6 +73,19 @@ def test_arena_of_a_small_network(batch: int, threads: int) -> None:
     check_arena(lepton_rt.Session(cnn(), threads=threads), [batch, 3, 16, 16])
 
 
+def test_memory_serves_one_shape_after_the_other(rng: np.random.Generator) -> None:
+    """More shapes than are remembered: results stay right, and small shapes keep little memory."""
+    session = lepton_rt.Session(cnn(), threads=1)
+    batches = [*range(1, 13), 40, *range(12, 0, -1), 40, 1]
+    images = rng.standard_normal((40, 3, 16, 16)).astype(np.float32)
+    whole = session.run(images)
+    for batch in batches:
+        np.testing.assert_array_equal(session.run(images[:batch]), whole[:batch])
+    for batch in range(1, 10):
+        arena, least = session._executor.bind([[batch, 3, 16, 16]])
+        assert arena <= 2.2 * least + 128
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "bert_base"])
 def test_arena_of_whole_networks(name: str) -> None:
