@@ -83,7 +83,6 @@ py::list kernels() {
   for (const auto& info : gemm_s8_sparse_kernels()) {
     py::dict line = describe_line("gemm_s8_sparse", info);
     line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = 4;
-    line["kind"] = info.bounded ? "bounded" : "";
     lines.append(line);
   }
   for (const auto& info : gemm_f32lut4_kernels()) {

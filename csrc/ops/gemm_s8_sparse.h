@@ -7,7 +7,7 @@
 //
 // lhs: uint8, rows lhs_stride bytes apart, m rows readable up to the last quad that is named. Its
 //      zero point is still in it: the driver takes zero_point · (sum of column j) off the result.
-// index: [quads] in any order; a quad may come more than once.
+// index: [quads] in any order.
 // values: [quads][nr][4] int8, nr·4-byte aligned. For a kernel that is `bounded` a quad's pairs of
 //      neighbouring weights are such that 255 times their positive part and 255 times their
 //      negative part fit int16; the packer stores other quads twice, each time half of the value.

@@ -6,14 +6,14 @@
 
 namespace lepton {
 
-#define LEPTON_GEMM_S8_SPARSE(name, isa, mr, nr, bounded) void name(const GemmS8SparseParams&);
+#define LEPTON_GEMM_S8_SPARSE(name, isa, mr, nr) void name(const GemmS8SparseParams&);
 #include "ops/gemm_s8_sparse_kernels.inc"
 #undef LEPTON_GEMM_S8_SPARSE
 
 namespace {
 
-#define LEPTON_GEMM_S8_SPARSE(name, isa, mr, nr, bounded) \
-  {#name, Isa::k_##isa, mr, nr, bounded, LEPTON_KERNEL_POINTER(isa, name)},
+#define LEPTON_GEMM_S8_SPARSE(name, isa, mr, nr) \
+  {#name, Isa::k_##isa, mr, nr, LEPTON_KERNEL_POINTER(isa, name)},
 const GemmS8SparseKernelInfo kSparse[] = {
 #include "ops/gemm_s8_sparse_kernels.inc"
 };

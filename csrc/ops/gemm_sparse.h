@@ -18,7 +18,6 @@ struct GemmS8SparseKernelInfo {
   const char* name;
   Isa isa;
   int mr, nr;
-  bool bounded;
   GemmS8SparseKernel run;
 };
 KernelList<GemmS8SparseKernelInfo> gemm_s8_sparse_kernels();

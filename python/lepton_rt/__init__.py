@@ -10,6 +10,7 @@ from lepton_rt.errors import Error, InputError, ModelError, UnsupportedError
 if TYPE_CHECKING:
     from lepton_rt import compat
     from lepton_rt.compress.compare import Comparison, compare
+    from lepton_rt.compress.prune import PrunedModel, prune
     from lepton_rt.compress.quantize import QuantizedModel, quantize
     from lepton_rt.custom import register_op
     from lepton_rt.explanation import Explanation
@@ -29,6 +30,7 @@ _LAZY = {
     "Comparison": "lepton_rt.compress.compare",
     "Explanation": "lepton_rt.explanation",
     "Model": "lepton_rt.zoo",
+    "PrunedModel": "lepton_rt.compress.prune",
     "Outputs": "lepton_rt.session",
     "QuantizedModel": "lepton_rt.compress.quantize",
     "Session": "lepton_rt.session",
@@ -41,6 +43,7 @@ _LAZY = {
     "load_lepton": "lepton_rt.graph.lepton_io",
     "load_model": "lepton_rt.zoo",
     "preprocess_image": "lepton_rt.zoo",
+    "prune": "lepton_rt.compress.prune",
     "quantize": "lepton_rt.compress.quantize",
     "register_op": "lepton_rt.custom",
     "save_lepton": "lepton_rt.graph.lepton_io",
@@ -58,6 +61,7 @@ __all__ = [
     "Model",
     "ModelError",
     "Outputs",
+    "PrunedModel",
     "QuantizedModel",
     "Session",
     "State",
@@ -72,6 +76,7 @@ __all__ = [
     "load_lepton",
     "load_model",
     "preprocess_image",
+    "prune",
     "quantize",
     "register_op",
     "save_lepton",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ import lepton_rt
 DATA = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs the folder ../shared/data/mnist")
-def test_mnist_accuracy_before_and_after(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The trained network as a file, and the images."""
+    if not DATA.is_dir():
+        pytest.skip("needs the folder ../shared/data/mnist")
     pytest.importorskip("torch")
     from lepton_rt.cli.demo import network
     from lepton_rt.cli.demo.digits import load_digits
@@ -22,16 +26,23 @@ def test_mnist_accuracy_before_and_after(tmp_path: Path) -> None:
     assert len(digits.train_images) == 8000
     assert len(digits.test_images) == 2000
     model = network.train(digits.train_images, digits.train_labels, 6, 0, lambda *_: None)
-    network.export(model, tmp_path / "mnist.onnx")
-    calibration = np.split(digits.train_images[:512], 8)
-    made = lepton_rt.quantize(tmp_path / "mnist.onnx", calibration, progress=False)
+    path = tmp_path_factory.mktemp("mnist") / "mnist.onnx"
+    network.export(model, path)
+    return path, digits
 
-    def accuracy(session: lepton_rt.Session) -> float:
-        answers = session.run(digits.test_images).argmax(1)
-        return float(np.mean(answers == digits.test_labels))
+
+def accuracy(session: lepton_rt.Session, digits: Any) -> float:
+    answers = session.run(digits.test_images).argmax(1)
+    return float(np.mean(answers == digits.test_labels))
+
+
+def test_mnist_accuracy_before_and_after(trained: tuple[Path, Any]) -> None:
+    path, digits = trained
+    calibration = np.split(digits.train_images[:512], 8)
+    made = lepton_rt.quantize(path, calibration, progress=False)
 
     integers = lepton_rt.Session(made)
-    before, after = accuracy(lepton_rt.Session(tmp_path / "mnist.onnx")), accuracy(integers)
+    before, after = accuracy(lepton_rt.Session(path), digits), accuracy(integers, digits)
     assert before >= 0.98
     assert abs(before - after) <= 0.003
     steps = list(integers.explain())
@@ -41,3 +52,16 @@ def test_mnist_accuracy_before_and_after(tmp_path: Path) -> None:
         assert set(step.dtypes) <= {"uint8", "int8"}, step
         assert not step.is_host
         assert step.op != "Transpose"
+
+
+def test_pruned_mnist_keeps_most_of_its_accuracy(trained: tuple[Path, Any]) -> None:
+    """A tenth of the blocks of the inner layers, in one shot, then int8."""
+    path, digits = trained
+    pruned = lepton_rt.prune(path, 0.1, block=(8, 4))
+    assert len(pruned.layers) == 4
+    assert all(abs(layer.sparsity - 0.1) < 0.02 for layer in pruned.layers)
+    before, after = (accuracy(lepton_rt.Session(m), digits) for m in (path, pruned))
+    calibration = np.split(digits.train_images[:512], 8)
+    integers = lepton_rt.Session(lepton_rt.quantize(pruned, calibration, progress=False))
+    assert after >= before - 0.03
+    assert abs(accuracy(integers, digits) - after) <= 0.005

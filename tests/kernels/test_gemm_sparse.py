@@ -44,8 +44,6 @@ def sparse_matrix(rng: Rng, k: int, n: int, width: int, share: float) -> Array:
 @pytest.mark.parametrize("at_start", [False, True])
 def test_tile(line: Line, rng: Rng, at_start: bool) -> None:
     nr, mr = line["nr"], line["mr"]
-    # A bounded kernel is never given a pair that overflows int16.
-    top = 64 if line["kind"] == "bounded" else 127
     for m, quads, gap in itertools.product(range(1, mr + 1), (0, 1, 2, 3, 5, 8, 17), (0, 5)):
         k = 4 * (quads + 3)
         stride = k + gap
@@ -54,7 +52,7 @@ def test_tile(line: Line, rng: Rng, at_start: bool) -> None:
         for i in range(m):
             lhs[i * stride : i * stride + k] = rows[i]
         index = rng.integers(0, k // 4, quads).astype(np.uint16)
-        values = extremes(rng, (quads, nr, 4), -64, top).astype(np.int8)
+        values = extremes(rng, (quads, nr, 4), -128, 127).astype(np.int8)
         gathered = rows.reshape(m, -1, 4)[:, index].astype(np.int64)
         want = np.einsum("mqr,qnr->mn", gathered, values.astype(np.int64))
         start = rng.integers(-(2**31), 2**31, (m, nr)).astype(np.int32)
@@ -66,34 +64,13 @@ def test_tile(line: Line, rng: Rng, at_start: bool) -> None:
         np.testing.assert_array_equal(got.reshape(m, nr), wrapped)
 
 
-def test_the_bounded_form_means_the_same(rng: Rng) -> None:
-    """Blocks stored twice add up, and none of their pairs can overflow."""
-    values = sparse_matrix(rng, 36, 24, 8, 0.7)
-    blob = pack_sparse(values, 8, 255)
-    starts = blob[:16].view(np.uint32)
-    quads = int(starts[-1])
-    index = blob[192 : 192 + 2 * quads].view(np.uint16)
-    at = 192 + -(-2 * quads // 64) * 64
-    blocks = blob[at : at + quads * 32].view(np.int8).reshape(quads, 8, 4).astype(int)
-    pairs = blocks.reshape(-1, 2)
-    assert (255 * np.maximum(pairs, 0).sum(axis=1) <= 32767).all()
-    assert (255 * np.minimum(pairs, 0).sum(axis=1) >= -32768).all()
-    made = np.zeros((36, 24), int)
-    for panel in range(3):
-        for q in range(starts[panel], starts[panel + 1]):
-            row = 4 * index[q]
-            made[row : row + 4, panel * 8 : panel * 8 + 8] += blocks[q].T
-    np.testing.assert_array_equal(made, values)
-    np.testing.assert_array_equal(blob[64:160].view(np.int32), values.sum(axis=0))
-
-
 def operands(isa: str, values: Array) -> tuple[tuple[str, Array], tuple[str, Array]]:
     """(kernel, packed) of the dense and of the sparse product."""
     b = values.astype(np.int8)
     dense = _core.choose_gemm_s8(isa, b, None)
     sparse = _core.select_kernel("gemm_s8_sparse", isa)
     line = next(line for line in _core.kernels() if line["name"] == sparse)
-    packed = pack_sparse(values, line["nr"], 255 if line["kind"] == "bounded" else 0)
+    packed = pack_sparse(values, line["nr"])
     return (dense, _core.pack_gemm_s8(dense, b, None)), (sparse, packed)
 
 

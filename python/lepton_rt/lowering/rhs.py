@@ -41,7 +41,7 @@ def pack_rhs(
     """
     sparse = None
     if int(np.prod(b.shape[:-2])) == 1:
-        sparse = try_sparse(context, b.reshape(b.shape[-2:]), zero_points, bound)
+        sparse = try_sparse(context, b.reshape(b.shape[-2:]), zero_points)
     if sparse is not None and sparse.packed is not None:
         return PackedRhs(sparse.kernel, sparse.packed, sparse.note)
     (packed,) = pack_all(context, [[(b, zero_points)]], bound)

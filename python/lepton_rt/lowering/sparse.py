@@ -30,16 +30,18 @@ class Sparse:
     """For `explain()`; empty for weights that are not sparse at all."""
 
 
-def try_sparse(context: LowerContext, b: Array, zero: Array | None, bound: int) -> Sparse:
+def try_sparse(context: LowerContext, b: Array, zero: Array | None) -> Sparse:
     """The matrix b [k, n] (int8 or uint8) less its zero points, if few of its blocks hold anything.
 
-    zero: None, one, or one per column. bound: the largest activation as uint8.
+    zero: None, one, or one per column.
     """
+    kernel = context.select("gemm_s8_sparse")
+    line = next(cast(Any, line) for line in _core.kernels() if line["name"] == kernel)
+    if line["isa"] != _isa_of(context.select("gemm_s8")):
+        return Sparse(kernel, None, "")  # the dense kernels of this machine are ahead
     values = b.astype(np.int16)
     if zero is not None:
         values = values - zero.reshape(-1).astype(np.int16)
-    kernel = context.select("gemm_s8_sparse")
-    line = next(cast(Any, line) for line in _core.kernels() if line["name"] == kernel)
     width = int(line["nr"])
     blocks = _blocks(values, width)
     share = float(blocks.any(axis=(2, 3)).mean())
@@ -48,33 +50,17 @@ def try_sparse(context: LowerContext, b: Array, zero: Array | None, bound: int) 
         return Sparse(kernel, None, "")
     if share > _PAYS_BELOW:
         return Sparse(kernel, None, f"dense: {text}; sparse pays up to {_PAYS_BELOW:.0%}")
-    return Sparse(
-        kernel,
-        pack_sparse(values, width, bound if line["kind"] == "bounded" else 0),
-        f"sparse: {text}",
-    )
+    return Sparse(kernel, pack_sparse(values, width), f"sparse: {text}")
 
 
-def pack_sparse(values: Array, width: int, bound: int) -> Array:
-    """The blob of csrc/ops/gemm_sparse.h for values [k, n] that are int8, as uint8 bytes.
-
-    bound: for kernels that are bounded the largest activation; blocks in which it could make the
-    sum of a pair of weights overflow int16 are stored as two halves. Else 0.
-    """
+def pack_sparse(values: Array, width: int) -> Array:
+    """The blob of csrc/ops/gemm_sparse.h for values [k, n] that are int8, as uint8 bytes."""
     blocks = _blocks(values, width)
     held = blocks.any(axis=(2, 3))
     panel, index = np.nonzero(held)
-    quads = blocks[held]
-    if bound:
-        wide = ~_fit_int16(quads, bound)
-        repeats = 1 + wide.astype(np.intp)
-        half = np.repeat(quads >> 1, repeats, axis=0)
-        first = np.cumsum(repeats) - repeats
-        half[first] = np.where(wide[:, None, None], quads - (quads >> 1), quads)
-        panel, index, quads = np.repeat(panel, repeats), np.repeat(index, repeats), half
     starts = np.searchsorted(panel, np.arange(len(blocks) + 1)).astype(np.uint32)
     sums = blocks.sum(axis=(1, 3), dtype=np.int64).astype(np.int32)
-    parts = [starts, sums, index.astype(np.uint16), quads.astype(np.int8)]
+    parts = [starts, sums, index.astype(np.uint16), blocks[held].astype(np.int8)]
     return np.concatenate([_cache_lines(part) for part in parts])
 
 
@@ -86,15 +72,8 @@ def _blocks(values: Array, width: int) -> Array:
     return np.ascontiguousarray(split.transpose(2, 0, 3, 1))
 
 
-def _fit_int16(quads: Array, bound: int) -> Array:
-    """Per quad [width, 4]: whether bound·(positive part of a pair) and its negative are int16."""
-    pairs = quads.reshape(len(quads), quads.shape[1] * _DEPTH // 2, 2)
-    above = np.maximum(pairs, 0).sum(axis=2).max(axis=1, initial=0)
-    below = np.minimum(pairs, 0).sum(axis=2).min(axis=1, initial=0)
-    fits: Array = (bound * above.astype(np.int32) <= 32767) & (
-        bound * below.astype(np.int32) >= -32768
-    )
-    return fits
+def _isa_of(kernel: str) -> str:
+    return next(str(line["isa"]) for line in _core.kernels() if line["name"] == kernel)
 
 
 def _cache_lines(part: Array) -> Array:
