@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "bindings/bindings.h"
+#include "bindings/plan_storage.h"
 #include "runtime/plan_file.h"
 
 namespace py = pybind11;
@@ -19,64 +20,6 @@ namespace {
 // A Python exception raised by a host step, on its way through the runtime to the caller. Host
 // steps run on the thread that called run().
 thread_local std::unique_ptr<py::error_already_set> pending_exception;
-
-py::dtype numpy_dtype(DType t) { return py::dtype(std::string(name_of(t))); }
-
-// A read-only numpy view of a tensor that lives as long as the call.
-py::array view_of(const TensorInfo& t) {
-  std::vector<py::ssize_t> dims(t.shape.begin(), t.shape.end());
-  py::array view(numpy_dtype(t.dtype), dims, t.data, py::none());
-  view.attr("setflags")(py::arg("write") = false);
-  return view;
-}
-
-Shape shape_of(const py::array& a) {
-  Shape s;
-  for (py::ssize_t i = 0; i < a.ndim() && i < kMaxRank; ++i) s.push_back(a.shape(i));
-  return s;
-}
-
-// Keeps 64-byte aligned bytes as they are, and a copy of the others (unless nothing will run).
-class BlobStore {
- public:
-  BlobStore(const py::list& arrays, bool to_run) {
-    for (const py::handle& item : arrays) {
-      auto array = py::array::ensure(py::reinterpret_borrow<py::object>(item), py::array::c_style);
-      if (!array) throw py::error_already_set();
-      const auto* data = static_cast<const std::byte*>(array.data());
-      const auto size = static_cast<size_t>(array.nbytes());
-      if (to_run && reinterpret_cast<uintptr_t>(data) % 64 != 0) {
-        copies_.emplace_back();
-        raise_if_error(copies_.back().reserve(size == 0 ? 1 : size));
-        if (size != 0) std::memcpy(copies_.back().data(), data, size);
-        data = copies_.back().data();
-      } else {
-        kept_.push_back(std::move(array));
-      }
-      blobs_.push_back({data, size});
-    }
-  }
-  const std::vector<Blob>& blobs() const { return blobs_; }
-
- private:
-  std::vector<Blob> blobs_;
-  std::vector<py::array> kept_;
-  std::vector<Buffer> copies_;
-};
-
-// A parsed plan with the bytes it points into.
-struct LoadedPlan {
-  Buffer meta;
-  BlobStore store;
-  std::unique_ptr<Plan> plan;
-
-  LoadedPlan(const py::bytes& bytes, const py::list& blobs, bool to_run) : store(blobs, to_run) {
-    const std::string_view view = bytes;
-    raise_if_error(meta.reserve(view.size() + 1));
-    std::memcpy(meta.data(), view.data(), view.size());
-    raise_if_error(Plan::parse(meta.data(), view.size(), store.blobs(), &plan));
-  }
-};
 
 bool check_signals(void*) {
   py::gil_scoped_acquire gil;
@@ -130,28 +73,28 @@ class PyExecutor {
 
   // Runs once. outputs: None, or a list with an array (or None) per output to write into.
   py::list run(const py::list& inputs, const py::object& outputs) {
-    const std::vector<Shape> shapes = check_inputs(inputs);
-    std::unique_ptr<Context> context;
-    {
-      Status status;
-      {
-        py::gil_scoped_release release;
-        status = executor_->acquire(shapes, &context);
-      }
-      raise_if_error(status);
-    }
-    std::vector<const void*> in;
-    for (const py::handle& a : inputs) in.push_back(py::reinterpret_borrow<py::array>(a).data());
-    py::list results = allocate_outputs(*context, outputs);
-    std::vector<void*> out;
-    for (const py::handle& a : results)
-      out.push_back(a.is_none() ? nullptr : py::reinterpret_borrow<py::array>(a).mutable_data());
-    run_context(*context, in, out);
-    for (size_t i = 0; i < out.size(); ++i)
-      if (out[i] == nullptr && results[i].is_none())
-        results[i] = copy_of(context->output(static_cast<int>(i)), wanted(outputs, i));
-    executor_->release(std::move(context));
-    return results;
+    return run_timed(inputs, outputs, nullptr);
+  }
+
+  // The same for the plain case, without detours: one array per input, of its dtype and shape, in C
+  // order. Returns the array, or a list of several; None when the case is another.
+  py::object run_plain(const py::tuple& inputs) {
+    const Plan& plan = executor_->plan();
+    if (inputs.size() != plan.inputs.size()) return py::none();
+    for (size_t i = 0; i < plan.inputs.size(); ++i)
+      if (!is_array_of(inputs[i], plan.tensors[plan.inputs[i].tensor].info.dtype) ||
+          !executor_->fits(i, shape_of(py::reinterpret_borrow<py::array>(inputs[i]))))
+        return py::none();
+    py::list results = run_timed(inputs, py::none(), nullptr);
+    if (results.size() == 1) return results[0];
+    return std::move(results);
+  }
+
+  // Runs once; returns the nanoseconds that each step took, 0 for what is known without running.
+  std::vector<int64_t> profile(const py::list& inputs) {
+    std::vector<int64_t> times(executor_->plan().steps.size());
+    run_timed(inputs, py::none(), times.data());
+    return times;
   }
 
   // Binds without running; returns the bytes of working memory, and the least any layout needs.
@@ -202,23 +145,61 @@ class PyExecutor {
   const Plan& plan() const { return executor_->plan(); }
 
  private:
-  std::vector<Shape> check_inputs(const py::list& inputs) const {
+  template <typename Sequence>
+  py::list run_timed(const Sequence& inputs, const py::object& outputs, int64_t* step_times) {
+    const std::vector<Shape> shapes = check_inputs(inputs);
+    std::unique_ptr<Context> context = executor_->take_idle(shapes);
+    if (context == nullptr) context = bound(shapes);
+    std::vector<const void*> in;
+    in.reserve(shapes.size());
+    for (const py::handle& a : inputs) in.push_back(py::reinterpret_borrow<py::array>(a).data());
+    py::list results = allocate_outputs(*context, outputs);
+    std::vector<void*> out;
+    out.reserve(results.size());
+    for (const py::handle& a : results)
+      out.push_back(a.is_none() ? nullptr : py::reinterpret_borrow<py::array>(a).mutable_data());
+    run_context(*context, in, out, step_times);
+    for (size_t i = 0; i < out.size(); ++i)
+      if (out[i] == nullptr && results[i].is_none())
+        results[i] = copy_of(context->output(static_cast<int>(i)), wanted(outputs, i));
+    executor_->release(std::move(context));
+    return results;
+  }
+
+  std::unique_ptr<Context> bound(const std::vector<Shape>& shapes) const {
+    std::unique_ptr<Context> context;
+    Status status;
+    {
+      py::gil_scoped_release release;
+      status = executor_->acquire(shapes, &context);
+    }
+    raise_if_error(status);
+    return context;
+  }
+
+  static bool is_array_of(const py::handle& given, DType dtype) {
+    if (!py::isinstance<py::array>(given)) return false;
+    const auto array = py::reinterpret_borrow<py::array>(given);
+    const py::dtype found = array.dtype();
+    return (array.flags() & py::array::c_style) != 0 && array.ndim() <= kMaxRank &&
+           (found.is(numpy_dtype(dtype)) || found.equal(numpy_dtype(dtype)));
+  }
+
+  template <typename Sequence>
+  std::vector<Shape> check_inputs(const Sequence& inputs) const {
     const Plan& plan = executor_->plan();
     if (inputs.size() != plan.inputs.size())
       raise_if_error(invalid_input("the model takes " + std::to_string(plan.inputs.size()) +
                                    " inputs, got " + std::to_string(inputs.size())));
     std::vector<Shape> shapes;
+    shapes.reserve(inputs.size());
     for (size_t i = 0; i < inputs.size(); ++i) {
       const PlanTensor& want = plan.tensors[plan.inputs[i].tensor];
-      if (!py::isinstance<py::array>(inputs[i]))
-        raise_if_error(invalid_input("input \"" + std::string(want.name) + "\" is not an array"));
-      const auto array = py::reinterpret_borrow<py::array>(inputs[i]);
-      const bool plain = (array.flags() & py::array::c_style) != 0 && array.ndim() <= kMaxRank;
-      if (!plain || !array.dtype().equal(numpy_dtype(want.info.dtype)))
+      if (!is_array_of(inputs[i], want.info.dtype))
         raise_if_error(invalid_input("input \"" + std::string(want.name) +
                                      "\" must be a C-contiguous " + name_of(want.info.dtype) +
                                      " array of rank 8 at most"));
-      shapes.push_back(shape_of(array));
+      shapes.push_back(shape_of(py::reinterpret_borrow<py::array>(inputs[i])));
     }
     return shapes;
   }
@@ -251,12 +232,10 @@ class PyExecutor {
 
   void check_output(const py::object& given, DType dtype, const Shape& shape, size_t i) const {
     const Plan& plan = executor_->plan();
-    bool fits = py::isinstance<py::array>(given);
+    bool fits = is_array_of(given, dtype);
     if (fits) {
       const auto array = py::reinterpret_borrow<py::array>(given);
-      fits = (array.flags() & py::array::c_style) != 0 && array.writeable() &&
-             array.ndim() <= kMaxRank && array.dtype().equal(numpy_dtype(dtype)) &&
-             shape_of(array) == shape;
+      fits = array.writeable() && shape_of(array) == shape;
     }
     if (!fits)
       raise_if_error(invalid_input("out for \"" + std::string(plan.tensors[plan.outputs[i]].name) +
@@ -279,11 +258,11 @@ class PyExecutor {
   }
 
   void run_context(Context& context, const std::vector<const void*>& in,
-                   const std::vector<void*>& out) {
+                   const std::vector<void*>& out, int64_t* step_times) {
     Status status;
     {
       py::gil_scoped_release release;
-      status = context.run(in.data(), out.data(), {&check_signals, nullptr});
+      status = context.run(in.data(), out.data(), {&check_signals, nullptr}, step_times);
     }
     if (pending_exception) {
       const py::error_already_set raised = *pending_exception;
@@ -415,6 +394,11 @@ void register_executor(py::module_& m) {
            py::arg("blobs"), py::arg("threads") = 0, py::arg("host") = py::none())
       .def("run", &PyExecutor::run, py::arg("inputs"), py::arg("outputs") = py::none(),
            "Runs once: C-contiguous arrays in plan order in, a list of arrays out.")
+      .def("run_plain", &PyExecutor::run_plain, py::arg("inputs"),
+           "Runs once if every input is a C-contiguous array of the right dtype and shape: returns "
+           "the array, or a list of several. Else returns None.")
+      .def("profile", &PyExecutor::profile, py::arg("inputs"),
+           "Runs once; the nanoseconds that each step took.")
       .def("bind", &PyExecutor::bind, py::arg("shapes"),
            "Binds to input shapes without running; returns the bytes of working memory, and of "
            "what is alive at once.")

@@ -6,6 +6,7 @@
 #include "bindings/bindings.h"
 #include "runtime/checksum.h"
 #include "runtime/memory.h"
+#include "runtime/pace.h"
 
 namespace py = pybind11;
 
@@ -28,11 +29,29 @@ std::pair<size_t, std::vector<size_t>> offsets(
   return {total, found};
 }
 
+// Whether each of `runs` runs of a step uses the pool, when it takes so many nanoseconds with it
+// and without; `woken` is what it takes with workers that have to be woken, once trials are over.
+std::vector<bool> paces(int64_t with_pool, int64_t alone, int64_t woken, int runs) {
+  Pace pace;
+  std::vector<bool> chosen;
+  for (int i = 0; i < runs; ++i) {
+    chosen.push_back(pace.parallel());
+    const int64_t took = !pace.parallel() ? alone : pace.is_trial() ? with_pool : woken;
+    if (pace.is_timed())
+      pace.took(took);
+    else
+      pace.ran();
+  }
+  return chosen;
+}
+
 }  // namespace
 
 void register_testing_runtime(py::module_& m) {
   py::module_ testing = m.attr("testing");
   testing.def("xxh64", &checksum, py::arg("data"), py::arg("seed"));
+  testing.def("paces", &paces, py::arg("with_pool"), py::arg("alone"), py::arg("woken"),
+              py::arg("runs"));
   testing.def("lay_out", &offsets, py::arg("tensors"));
 }
 

@@ -1,6 +1,7 @@
 // One process-wide pool. A parallel loop is a fixed set of chunks claimed from an atomic counter;
 // the caller always works, so a loop finishes even when every worker is busy elsewhere, and results
-// do not depend on how many threads took part.
+// do not depend on how many threads took part. Workers only take processors that no caller needs:
+// where as many runs are in progress as there are processors, each keeps to its own thread.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +36,16 @@ class Parallel {
 
   ThreadPool* pool_ = nullptr;
   int threads_ = 1;
+};
+
+// Marks a run in progress, whose caller occupies a processor. Workers wait for loops only while
+// there is one.
+class RunScope {
+ public:
+  RunScope();
+  ~RunScope();
+  RunScope(const RunScope&) = delete;
+  RunScope& operator=(const RunScope&) = delete;
 };
 
 // The pool of this process, made on first use (again after fork).

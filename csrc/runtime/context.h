@@ -37,8 +37,10 @@ class Context {
   const Shape* output_shape(int i) const;
 
   // inputs[i], outputs[i]: contiguous memory; outputs[i] is null where output_shape(i) is, and may
-  // be null elsewhere only if that output has no elements.
-  Status run(const void* const* inputs, void* const* outputs, const Interrupt& interrupt);
+  // be null elsewhere only if that output has no elements. step_times, unless null, has a place for
+  // every step of the plan and gets the nanoseconds of those that ran natively.
+  Status run(const void* const* inputs, void* const* outputs, const Interrupt& interrupt,
+             int64_t* step_times = nullptr);
 
   // After run: dtype, shape and (for outputs that were not written to the caller's memory) data,
   // valid until the next run.
@@ -73,7 +75,7 @@ class Context {
   void give_outputs_to_caller(Segment& segment);
   Status ensure_segment(size_t index);
   bool is_current(const Segment& segment) const;
-  Status run_segment(Segment& segment, const Interrupt& interrupt);
+  Status run_segment(Segment& segment, const Interrupt& interrupt, int64_t* step_times);
   Status run_dynamic(Segment& segment, const Interrupt& interrupt);
   void copy_outputs(void* const* outputs);
   Status evaluate_now(Segment& segment, int step);

@@ -57,32 +57,39 @@ Status Executor::create(std::shared_ptr<const Plan> plan, ExecutorOptions option
   return {};
 }
 
+bool Executor::fits(size_t i, const Shape& shape) const {
+  const PlanInput& want = plan_->inputs[i];
+  if (!is_valid(shape) || (want.rank >= 0 && want.rank != shape.rank)) return false;
+  for (int d = 0; d < want.rank; ++d)
+    if (want.dims[d] >= 0 && want.dims[d] != shape.dims[d]) return false;
+  return true;
+}
+
 Status Executor::check_shapes(const std::vector<Shape>& shapes) const {
   if (shapes.size() != plan_->inputs.size())
     return invalid_input("the model takes " + std::to_string(plan_->inputs.size()) +
                          " inputs, got " + std::to_string(shapes.size()));
-  for (size_t i = 0; i < shapes.size(); ++i) {
-    const PlanInput& want = plan_->inputs[i];
-    bool fits = is_valid(shapes[i]) && (want.rank < 0 || want.rank == shapes[i].rank);
-    for (int d = 0; fits && d < want.rank; ++d)
-      fits = want.dims[d] < 0 || want.dims[d] == shapes[i].dims[d];
-    if (!fits)
-      return invalid_input("input \"" + std::string(plan_->tensors[want.tensor].name) +
+  for (size_t i = 0; i < shapes.size(); ++i)
+    if (!fits(i, shapes[i]))
+      return invalid_input("input \"" + std::string(plan_->tensors[plan_->inputs[i].tensor].name) +
                            "\" cannot have shape " + shapes[i].str());
-  }
   return {};
 }
 
-Status Executor::acquire(const std::vector<Shape>& shapes, std::unique_ptr<Context>* out) {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (auto it = idle_.rbegin(); it != idle_.rend(); ++it) {
-      if ((*it)->input_shapes() != shapes) continue;
-      *out = std::move(*it);
-      idle_.erase(std::next(it).base());
-      return {};
-    }
+std::unique_ptr<Context> Executor::take_idle(const std::vector<Shape>& shapes) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (auto it = idle_.rbegin(); it != idle_.rend(); ++it) {
+    if ((*it)->input_shapes() != shapes) continue;
+    std::unique_ptr<Context> found = std::move(*it);
+    idle_.erase(std::next(it).base());
+    return found;
   }
+  return nullptr;
+}
+
+Status Executor::acquire(const std::vector<Shape>& shapes, std::unique_ptr<Context>* out) {
+  *out = take_idle(shapes);
+  if (*out != nullptr) return {};
   LEPTON_RETURN_IF_ERROR(check_shapes(shapes));
   std::unique_ptr<Context> context = take_oldest();
   if (context == nullptr) context = std::make_unique<Context>(*this);

@@ -27,6 +27,11 @@ class Executor {
   const Op& op(size_t step) const { return *ops_[step]; }
   int threads() const { return options_.threads; }
 
+  // Whether input i may have this shape.
+  bool fits(size_t i, const Shape& shape) const;
+
+  // An idle context bound to these shapes, else null.
+  std::unique_ptr<Context> take_idle(const std::vector<Shape>& shapes);
   // A context bound to these shapes, for one run; give it back with release().
   Status acquire(const std::vector<Shape>& shapes, std::unique_ptr<Context>* context);
   void release(std::unique_ptr<Context> context);

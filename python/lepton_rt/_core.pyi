@@ -31,6 +31,13 @@ class Executor:
         """Shapes of the outputs for these input shapes; None where they depend on data."""
     def run(self, inputs: list[Array], outputs: Any = None) -> list[Array]:
         """Runs once: C-contiguous arrays in plan order in, a list of arrays out."""
+    def run_plain(self, inputs: tuple[Any, ...]) -> Any:
+        """Runs once if every input is a C-contiguous array of the right dtype and shape.
+
+        Returns the array, or a list of several; None when the inputs are otherwise.
+        """
+    def profile(self, inputs: list[Array]) -> list[int]:
+        """Runs once; the nanoseconds that each step took."""
     @property
     def threads(self) -> int: ...
     @property

@@ -123,6 +123,7 @@ class Session:
         self._state_pairs = made.interface.state
         self._state_axes = made.interface.state_axes
         self._objects, self._has_objects = made.objects, made.has_objects
+        self._is_plain = not self._state_axes and not self._has_objects
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -191,6 +192,10 @@ class Session:
         Raises:
             InputError: an input is missing, unknown, or of the wrong dtype or shape.
         """
+        if state is None and out is None and self._is_plain:
+            plain = self._executor.run_plain(inputs)
+            if plain is not None:
+                return self._named(plain) if isinstance(plain, list) else plain
         if state is not None:
             return self._run_state(inputs, out, state)
         values = self._by_position(inputs, self._inputs)
@@ -198,11 +203,12 @@ class Session:
         results = self._run_arrays(arrays, self._out_list(out))
         if any(is_torch(value) for value in values):
             results = [to_torch(array) for array in results]
-        if len(results) == 1:
-            return results[0]
-        return Outputs({spec.name: r for spec, r in zip(self._outputs, results)})
+        return results[0] if len(results) == 1 else self._named(results)
 
     __call__ = run
+
+    def _named(self, results: list[Any]) -> Outputs:
+        return Outputs({spec.name: r for spec, r in zip(self._outputs, results)})
 
     def _run_arrays(self, arrays: list[Any], out: list[Any] | None) -> list[Any]:
         """One run with caches as the model's inputs and outputs have them."""

@@ -1,0 +1,187 @@
+// How a bound Context runs; context.cc binds it.
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "runtime/executor.h"
+#include "runtime/segment.h"
+
+namespace lepton {
+namespace {
+
+// How often a run asks whether it was interrupted.
+constexpr auto kInterruptPeriod = std::chrono::milliseconds(20);
+
+using Clock = std::chrono::steady_clock;
+
+class StopWatch {
+ public:
+  void start() { started_ = Clock::now(); }
+  int64_t stop() const { return std::chrono::nanoseconds(Clock::now() - started_).count(); }
+
+ private:
+  Clock::time_point started_;
+};
+
+// Asks every now and then.
+class InterruptTimer {
+ public:
+  explicit InterruptTimer(const Interrupt& interrupt) : interrupt_(interrupt) {
+    if (interrupt.requested != nullptr) asked_ = Clock::now();
+  }
+  bool requested() {
+    if (interrupt_.requested == nullptr) return false;
+    const auto now = Clock::now();
+    if (now - asked_ < kInterruptPeriod) return false;
+    asked_ = now;
+    return interrupt_.requested(interrupt_.context);
+  }
+
+ private:
+  const Interrupt& interrupt_;
+  Clock::time_point asked_;
+};
+
+}  // namespace
+
+Status Context::run(const void* const* inputs, void* const* outputs, const Interrupt& interrupt,
+                    int64_t* step_times) {
+  const RunScope scope;
+  for (Slot& slot : slots_) {
+    if (slot.home == Home::kInput) slot.pointer = const_cast<void*>(inputs[slot.index]);
+    if (slot.home == Home::kOutput) slot.pointer = outputs[slot.index];
+  }
+  for (size_t i = 0; i == 0 || segments_[i - 1]->last < static_cast<int>(plan_.steps.size()); ++i) {
+    LEPTON_RETURN_IF_ERROR(ensure_segment(i));
+    LEPTON_RETURN_IF_ERROR(run_segment(*segments_[i], interrupt, step_times));
+  }
+  copy_outputs(outputs);
+  return {};
+}
+
+// Binds segment `index`, or binds it again when the data it depended on changed.
+Status Context::ensure_segment(size_t index) {
+  if (index < segments_.size() && (index == 0 || is_current(*segments_[index]))) return {};
+  segments_.resize(index);
+  const Segment& before = *segments_[index - 1];
+  LEPTON_RETURN_IF_ERROR(bind_segment(before.last, true));
+  if (!before.dynamic) return {};
+  for (int id : plan_.steps[before.last - 1].outputs)
+    if (id >= 0) segments_[index]->shapes_read.push_back({id, slots_[id].info.shape});
+  return {};
+}
+
+bool Context::is_current(const Segment& segment) const {
+  for (const Segment::ShapeRead& read : segment.shapes_read)
+    if (slots_[read.tensor].info.shape != read.shape) return false;
+  for (const Segment::ValueRead& read : segment.values_read) {
+    const Slot& slot = slots_[read.tensor];
+    if (bytes_of(slot.info) != read.contents.size() ||
+        std::memcmp(slots_[slot.root].pointer, read.contents.data(), read.contents.size()) != 0)
+      return false;
+  }
+  return true;
+}
+
+Status Context::run_segment(Segment& segment, const Interrupt& interrupt, int64_t* step_times) {
+  for (const Segment::Patch& patch : segment.patches)
+    segment.pointers[patch.pointer] = slots_[patch.root].pointer;
+  const int threads = executor_.threads();
+  const Parallel pool(threads > 1 ? process_pool() : nullptr, threads);
+  StopWatch watch;
+  InterruptTimer interrupts(interrupt);
+  for (Segment::Step& step : segment.steps) {
+    const bool paced = threads > 1 && step.pace.is_timed();
+    const bool timed = paced || step_times != nullptr;
+    if (timed) watch.start();
+    void** pointers = segment.pointers.data() + step.first_pointer;
+    const PlanStep& plan_step = plan_.steps[step.plan_step];
+    const RunArgs args{pointers, pointers + plan_step.inputs.size(),
+                       segment.arena.data() + step.scratch_offset,
+                       threads > 1 && step.pace.parallel() ? pool : Parallel()};
+    Status status = step.run(args);
+    if (!status.ok())
+      return {status.code(), std::string(plan_step.op) + " \"" + std::string(plan_step.name) +
+                                 "\": " + status.message()};
+    const int64_t took = timed ? watch.stop() : 0;
+    if (paced)
+      step.pace.took(took);
+    else
+      step.pace.ran();
+    if (step_times != nullptr) step_times[step.plan_step] = took;
+    if (interrupts.requested()) return {Code::kInterrupted, "interrupted"};
+  }
+  return segment.dynamic ? run_dynamic(segment, interrupt) : Status();
+}
+
+// A dynamic step's view: inputs where they are now, outputs in buffers the context keeps.
+class Context::DynamicCall : public DynamicArgs {
+ public:
+  DynamicCall(Context& context, const PlanStep& step, const Interrupt& interrupt)
+      : context_(context), step_(step), interrupts_(interrupt) {
+    for (int id : step.inputs) {
+      inputs_.push_back(id < 0 ? TensorInfo{} : context.slots_[id].info);
+      if (id >= 0) inputs_.back().data = context.slots_[context.slots_[id].root].pointer;
+    }
+  }
+  const TensorInfo& input(int i) const override { return inputs_[i]; }
+  Parallel parallel() const override {
+    const int threads = context_.executor_.threads();
+    return {threads > 1 ? process_pool() : nullptr, threads};
+  }
+
+  bool interrupted() override { return interrupts_.requested(); }
+
+  void* allocate(int i, DType dtype, const Shape& shape) override {
+    if (i >= static_cast<int>(step_.outputs.size()) || !is_valid(shape)) return nullptr;
+    const int id = step_.outputs[i];
+    if (id < 0 || dtype != context_.plan_.tensors[id].info.dtype) return nullptr;
+    Slot& slot = context_.slots_[id];
+    if (context_.dynamic_.empty()) context_.dynamic_.resize(context_.slots_.size());
+    slot.info.shape = shape;
+    slot.info.data = nullptr;
+    slot.home = Home::kDynamic;
+    slot.root = id;
+    slot.bytes = bytes_of(slot.info);
+    slot.live_until = kAlways;
+    Buffer& buffer = context_.dynamic_[id];
+    if (!buffer.reserve(std::max<size_t>(slot.bytes, 1)).ok()) return nullptr;
+    slot.pointer = buffer.data();
+    return slot.pointer;
+  }
+
+ private:
+  Context& context_;
+  const PlanStep& step_;
+  InterruptTimer interrupts_;
+  std::vector<TensorInfo> inputs_;
+};
+
+Status Context::run_dynamic(Segment& segment, const Interrupt& interrupt) {
+  const PlanStep& step = plan_.steps[segment.last - 1];
+  for (int id : step.outputs)
+    if (id >= 0) slots_[id].home = Home::kNone;
+  DynamicCall call(*this, step, interrupt);
+  Status status = segment.dynamic(call);
+  for (int id : step.outputs)
+    if (status.ok() && id >= 0 && slots_[id].home != Home::kDynamic)
+      status = internal_error("an output was not made");
+  if (status.ok()) return {};
+  return {status.code(),
+          std::string(step.op) + " \"" + std::string(step.name) + "\": " + status.message()};
+}
+
+void Context::copy_outputs(void* const* outputs) {
+  for (size_t i = 0; i < plan_.outputs.size(); ++i) {
+    const Slot& slot = slots_[plan_.outputs[i]];
+    const Slot& root = slots_[slot.root];
+    outputs_[i] = slot.info;
+    outputs_[i].data = root.pointer;
+    const bool written = root.home == Home::kOutput && root.index == static_cast<int>(i);
+    const size_t bytes = bytes_of(slot.info);
+    if (!written && outputs[i] != nullptr && bytes != 0)
+      std::memcpy(outputs[i], root.pointer, bytes);
+  }
+}
+
+}  // namespace lepton
