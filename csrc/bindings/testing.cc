@@ -6,12 +6,15 @@
 
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "bindings/bindings.h"
 #include "bindings/guarded_buffer.h"
 #include "ops/gemm.h"
 #include "ops/gemm_lhs.h"
 #include "ops/gemm_runs.h"
+#include "ops/peak.h"
 
 namespace py = pybind11;
 
@@ -245,6 +248,28 @@ py::array epilogue_s8(const std::string& kernel, size_t m, size_t n, const Flat<
   return copy_out(dst, dst_copy);
 }
 
+struct PeakInfo {
+  const char* name;
+  Isa isa;
+  size_t macs;
+  PeakLoop run;
+};
+const PeakInfo kPeaks[] = {
+#define LEPTON_PEAK(name, isa, macs) {#name, Isa::k_##isa, macs, LEPTON_KERNEL_POINTER(isa, name)},
+#include "ops/peak_kernels.inc"
+#undef LEPTON_PEAK
+};
+constexpr KernelList<PeakInfo> kPeakList = {kPeaks, sizeof kPeaks / sizeof kPeaks[0]};
+
+// Multiply-accumulates that a call makes, by name; the loops of this machine.
+std::vector<std::pair<std::string, size_t>> peaks() {
+  std::vector<std::pair<std::string, size_t>> names;
+  for (const PeakInfo& info : kPeakList)
+    if (KernelList<PeakInfo>::is_runnable(info))
+      names.emplace_back(info.name, info.macs * kPeakGroups);
+  return names;
+}
+
 }  // namespace
 
 void register_testing(py::module_& m) {
@@ -258,6 +283,11 @@ void register_testing(py::module_& m) {
               arg("lhs_stride"), arg("panel"), arg("at_start"), arg("start") = py::none());
   testing.def("copy_u8", &copy_u8, arg("kernel"), arg("m"), arg("k"), arg("k_padded"), arg("src"),
               arg("src_stride"), arg("flip"), arg("dst"), arg("dst_stride"), arg("at_start"));
+  testing.def("peaks", &peaks);
+  testing.def(
+      "peak",
+      [](const std::string& name, size_t iterations) { runnable(kPeakList, name).run(iterations); },
+      arg("name"), arg("iterations"));
   testing.def("widen_s8", &widen_s8, arg("kernel"), arg("m"), arg("k"), arg("k_padded"), arg("src"),
               arg("src_stride"), arg("zero_point"), arg("dst"), arg("dst_stride"), arg("at_start"));
   testing.def("epilogue_f32", &epilogue_f32, arg("kernel"), arg("m"), arg("n"), arg("acc"),

@@ -1,11 +1,11 @@
 // Sixteen columns at a time, down the rows: their bias and scale stay in registers, and each row's
 // sixteen accumulators become sixteen bytes or two registers of floats. Add bias, convert, scale,
-// clamp while still float (the bounds are small integers, so this commutes with rounding and keeps
-// the conversion in range), convert with the rounding mode's ties-to-even, add the zero point,
-// narrow. What is left of n goes eight columns a step, the last of them through masked loads and a
-// small buffer, so nothing beyond n is touched. Multiplications and additions are separate: the
-// results are the scalar kernel's, bit for bit. Bound by arithmetic: about a dozen instructions for
-// eight columns.
+// cut off what int32 cannot hold, convert with the rounding mode's ties-to-even; for bytes, two
+// rows go together through two saturating packs, between which the zero point is added, and then
+// through clamps of bytes. What is left of n goes eight columns a step, the last of them through
+// masked loads and a small buffer, so nothing beyond n is touched. Multiplications and additions
+// are separate: the results are the scalar kernel's, bit for bit. Bound by arithmetic: about a
+// dozen instructions for eight columns.
 #include <immintrin.h>
 
 #include "ops/epilogue.h"
@@ -95,29 +95,46 @@ inline void for_each_eight(const EpilogueS8Params& params, size_t first, const B
   if (rest != 0) body(Columns<Tail>(params, Tail{rest, mask_of(rest)}, j));
 }
 
-// clamp(rint(v) + zero_point, lo, hi).
-struct Quantizer {
-  Quantizer(int32_t zero_point, int32_t lo, int32_t hi)
-      : least_f32x8(_mm256_set1_ps(static_cast<float>(lo - zero_point))),
-        most_f32x8(_mm256_set1_ps(static_cast<float>(hi - zero_point))),
-        zero_point_i16x16(_mm256_set1_epi16(static_cast<int16_t>(zero_point))) {}
+// Integers of eight columns, without their zero point. What is too large saturates here, what is
+// too small becomes the least int32, and so does NaN: all of them end at a bound.
+inline __m256i rounded(__m256 v_f32x8) {
+  // Constant first: min then passes a NaN through.
+  return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(65536.f), v_f32x8));
+}
 
-  // rint(v) clamped, still without the zero point. NaN: max returns its second operand, lo.
-  __m256i centred(__m256 v) const {
-    return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(v, least_f32x8), most_f32x8));
+// Sixteen columns of two rows to bytes: clamp(q + zero_point, lo, hi).
+class Bytes {
+ public:
+  Bytes(int32_t zero_point, int32_t lo, int32_t hi)
+      : zero_point_i16x16_(_mm256_set1_epi16(static_cast<int16_t>(zero_point))),
+        lo_i8x32_(_mm256_set1_epi8(static_cast<char>(lo))),
+        hi_i8x32_(_mm256_set1_epi8(static_cast<char>(hi))),
+        order_i32x8_(_mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)),
+        signed_(lo < 0) {}
+
+  // The upper row's bytes in the lower half.
+  __m256i operator()(__m256i upper_left, __m256i upper_right, __m256i lower_left,
+                     __m256i lower_right) const {
+    const __m256i upper_i16x16 = biased(upper_left, upper_right);
+    const __m256i lower_i16x16 = biased(lower_left, lower_right);
+    __m256i bytes_i8x32 = signed_ ? _mm256_packs_epi16(upper_i16x16, lower_i16x16)
+                                  : _mm256_packus_epi16(upper_i16x16, lower_i16x16);
+    // Packing works within 128 bits.
+    bytes_i8x32 = _mm256_permutevar8x32_epi32(bytes_i8x32, order_i32x8_);
+    if (signed_) return _mm256_min_epi8(_mm256_max_epi8(bytes_i8x32, lo_i8x32_), hi_i8x32_);
+    return _mm256_min_epu8(_mm256_max_epu8(bytes_i8x32, lo_i8x32_), hi_i8x32_);
   }
-  // Bytes of sixteen columns; the range is right already, so the low byte serves u8 and s8 alike.
-  __m128i bytes(__m256 left, __m256 right) const {
-    __m256i q_i16x16 = _mm256_packs_epi32(centred(left), centred(right));
-    q_i16x16 = _mm256_permute4x64_epi64(q_i16x16, 0xd8);  // packing works within 128-bit halves
-    q_i16x16 = _mm256_add_epi16(q_i16x16, zero_point_i16x16);
-    q_i16x16 = _mm256_and_si256(q_i16x16, _mm256_set1_epi16(0xff));
-    return _mm_packus_epi16(_mm256_castsi256_si128(q_i16x16),
-                            _mm256_extracti128_si256(q_i16x16, 1));
+  __m128i operator()(__m256i left, __m256i right) const {
+    return _mm256_castsi256_si128((*this)(left, right, left, right));
   }
 
-  __m256 least_f32x8, most_f32x8;
-  __m256i zero_point_i16x16;
+ private:
+  __m256i biased(__m256i left_i32x8, __m256i right_i32x8) const {
+    return _mm256_adds_epi16(_mm256_packs_epi32(left_i32x8, right_i32x8), zero_point_i16x16_);
+  }
+
+  __m256i zero_point_i16x16_, lo_i8x32_, hi_i8x32_, order_i32x8_;
+  bool signed_;
 };
 
 // v / divisor.
@@ -147,59 +164,75 @@ struct ReciprocalDivider {
 template <typename Divide>
 struct Adder {
   explicit Adder(const EpilogueS8Params& params)
-      : inner(params.requantize.zero_point, params.requantize.lo, params.requantize.hi),
+      : least_f32x8(_mm256_set1_ps(
+            static_cast<float>(params.requantize.lo - params.requantize.zero_point))),
+        most_f32x8(_mm256_set1_ps(
+            static_cast<float>(params.requantize.hi - params.requantize.zero_point))),
         q_scale_f32x8(_mm256_set1_ps(params.requantize.q_scale)),
         r_scale_f32x8(_mm256_set1_ps(params.requantize.r_scale)),
         divide(params.requantize.out_scale),
         r_zero_point_i32x8(_mm256_set1_epi32(params.requantize.r_zero_point)),
         r_signed(params.r_signed) {}
 
-  // v: q before rounding; residual: its eight bytes.
+  // v: q before rounding; residual: its eight bytes. NaN: max returns its second operand, lo.
   __m256 operator()(__m256 v, __m128i residual) const {
     const __m256i r_i32x8 =
         r_signed ? _mm256_cvtepi8_epi32(residual) : _mm256_cvtepu8_epi32(residual);
-    const __m256 x_f32x8 = _mm256_mul_ps(_mm256_cvtepi32_ps(inner.centred(v)), q_scale_f32x8);
+    const __m256i q_i32x8 =
+        _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(v, least_f32x8), most_f32x8));
+    const __m256 x_f32x8 = _mm256_mul_ps(_mm256_cvtepi32_ps(q_i32x8), q_scale_f32x8);
     const __m256 y_f32x8 = _mm256_mul_ps(
         _mm256_cvtepi32_ps(_mm256_sub_epi32(r_i32x8, r_zero_point_i32x8)), r_scale_f32x8);
     return divide(_mm256_add_ps(x_f32x8, y_f32x8));
   }
 
-  Quantizer inner;
+  __m256 least_f32x8, most_f32x8;
   __m256 q_scale_f32x8, r_scale_f32x8;
   Divide divide;
   __m256i r_zero_point_i32x8;
   bool r_signed;
 };
 
-inline void store_sixteen(uint8_t* p, __m128i bytes) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+// Bytes of every column of every row. integers(columns, i): row i's integers, without the zero
+// point, of the eight columns.
+template <typename Integers>
+inline void store_bytes(const EpilogueS8Params& params, const Bytes& bytes,
+                        const Integers& integers) {
+  uint8_t* const dst = static_cast<uint8_t*>(params.dst);
+  size_t j = 0;
+  for (; j + 16 <= params.n; j += 16) {
+    const Columns<Whole> left(params, Whole{}, j), right(params, Whole{}, j + 8);
+    size_t i = 0;
+    for (; i + 2 <= params.m; i += 2) {
+      const __m256i two_i8x32 = bytes(integers(left, i), integers(right, i), integers(left, i + 1),
+                                      integers(right, i + 1));
+      uint8_t* const to = dst + i * params.dst_stride + j;
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(two_i8x32));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + params.dst_stride),
+                       _mm256_extracti128_si256(two_i8x32, 1));
+    }
+    if (i < params.m)
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(dst + i * params.dst_stride + j),
+                       bytes(integers(left, i), integers(right, i)));
+  }
+  for_each_eight(params, j, [&](auto columns) {
+    for (size_t i = 0; i < params.m; ++i) {
+      const __m256i q_i32x8 = integers(columns, i);
+      columns.access.store_bytes(dst + i * params.dst_stride + columns.j, bytes(q_i32x8, q_i32x8));
+    }
+  });
 }
 
 template <typename Divide>
 inline void requantize_add(const EpilogueS8Params& params) {
   const Requantize& r = params.requantize;
   const Adder<Divide> add(params);
-  const Quantizer outer(r.out_zero_point, r.out_lo, r.out_hi);
   const uint8_t* const residual = static_cast<const uint8_t*>(params.residual);
-  uint8_t* const dst = static_cast<uint8_t*>(params.dst);
-  size_t j = 0;
-  for (; j + 16 <= params.n; j += 16) {
-    const Columns<Whole> left(params, Whole{}, j), right(params, Whole{}, j + 8);
-    for (size_t i = 0; i < params.m; ++i) {
-      const uint8_t* from = residual + i * params.residual_stride + j;
-      store_sixteen(dst + i * params.dst_stride + j,
-                    outer.bytes(add(left.scaled(i), Whole{}.load_bytes(from)),
-                                add(right.scaled(i), Whole{}.load_bytes(from + 8))));
-    }
-  }
-  for_each_eight(params, j, [&](auto columns) {
-    for (size_t i = 0; i < params.m; ++i) {
-      const uint8_t* from = residual + i * params.residual_stride + columns.j;
-      const __m256 v_f32x8 = add(columns.scaled(i), columns.access.load_bytes(from));
-      columns.access.store_bytes(dst + i * params.dst_stride + columns.j,
-                                 outer.bytes(v_f32x8, v_f32x8));
-    }
-  });
+  store_bytes(params, Bytes(r.out_zero_point, r.out_lo, r.out_hi),
+              [&](const auto& columns, size_t i) {
+                const uint8_t* from = residual + i * params.residual_stride + columns.j;
+                return rounded(add(columns.scaled(i), columns.access.load_bytes(from)));
+              });
 }
 
 }  // namespace
@@ -210,23 +243,8 @@ inline void requantize_add(const EpilogueS8Params& params) {
 void epilogue_s8_requantize_avx2(const EpilogueS8Params& shared) {
   const EpilogueS8Params params = shared;
   const Requantize& r = params.requantize;
-  const Quantizer quantizer(r.zero_point, r.lo, r.hi);
-  uint8_t* const dst = static_cast<uint8_t*>(params.dst);
-  size_t j = 0;
-  for (; j + 16 <= params.n; j += 16) {
-    const Columns<Whole> left(params, Whole{}, j), right(params, Whole{}, j + 8);
-    for (size_t i = 0; i < params.m; ++i) {
-      store_sixteen(dst + i * params.dst_stride + j,
-                    quantizer.bytes(left.scaled(i), right.scaled(i)));
-    }
-  }
-  for_each_eight(params, j, [&](auto columns) {
-    for (size_t i = 0; i < params.m; ++i) {
-      const __m256 v_f32x8 = columns.scaled(i);
-      columns.access.store_bytes(dst + i * params.dst_stride + columns.j,
-                                 quantizer.bytes(v_f32x8, v_f32x8));
-    }
-  });
+  store_bytes(params, Bytes(r.zero_point, r.lo, r.hi),
+              [&](const auto& columns, size_t i) { return rounded(columns.scaled(i)); });
 }
 
 void epilogue_s8_requantize_add_avx2(const EpilogueS8Params& shared) {

@@ -1,4 +1,4 @@
-// An 8x16 tile, eight columns after eight, over runs of quads of p: vpmaddubsw multiplies a
+// An 8x32 tile, eight columns after eight, over runs of quads of p: vpmaddubsw multiplies a
 // broadcast quad of one lhs row with eight columns' quads and adds pairs into int16, vpaddw sums
 // the run there, which the packer proved safe, and one vpmaddwd by ones widens it for vpaddd. Eight
 // accumulators and a run's four registers of rhs leave room for two products in flight. The limit
@@ -94,7 +94,7 @@ void tile(const GemmS8Params& params) {
 
 }  // namespace
 
-void gemm_s8_8x16c4_avx2(const GemmS8Params& params) {
+void gemm_s8_8x32c4_avx2(const GemmS8Params& params) {
   switch (params.m) {
     case 1: return tile<1>(params);
     case 2: return tile<2>(params);

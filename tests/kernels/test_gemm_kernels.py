@@ -415,6 +415,19 @@ def test_requantize(
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("line", lines("epilogue_s8", "requantize"))
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_requantize_what_is_not_finite(line: Line, dtype: str) -> None:
+    """NaN gives lo; infinities and what int32 cannot hold give the bound on their side."""
+    low, n = int(np.iinfo(dtype).min), 37
+    constants = {"zero_point": low + 120, "lo": low + 3, "hi": low + 250}
+    for scale, want in [(np.nan, (3, 3, 3)), (np.inf, (3, 3, 250)), (3e38, (3, 120, 250))]:
+        for acc, expected in zip((-5, 0, 5), want):
+            sums, scales = np.full((3, n), acc, np.int32), np.full(n, scale, np.float32)
+            got = run_epilogue_s8(line, sums, None, scales, None, constants, dtype, 0, False)
+            assert (got == low + expected).all()
+
+
 @pytest.mark.parametrize("line", lines("epilogue_s8", "requantize_add"))
 @pytest.mark.parametrize("at_start", PLACEMENTS)
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
