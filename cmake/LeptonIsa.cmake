@@ -52,11 +52,10 @@ function(lepton_kernel_sources out)
       if(flags AND files)
         separate_arguments(flag_list UNIX_COMMAND "${flags}")
         if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND suffix MATCHES "^avx512")
-          # GCC 12 takes the undefined operands of its own AVX-512 intrinsics for reads.
-          list(APPEND flag_list -Wno-maybe-uninitialized)
+          # GCC 12 takes the undefined operands of its own AVX-512 intrinsics for reads (its bug
+          # 105593).
+          list(APPEND flag_list -Wno-uninitialized -Wno-maybe-uninitialized)
         endif()
-        # GCC 12 warns about its own AVX-512 headers (its bug 105593).
-        list(APPEND flag_list $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
         set_source_files_properties(${files} PROPERTIES COMPILE_OPTIONS "${flag_list}")
       endif()
       list(APPEND sources ${files})

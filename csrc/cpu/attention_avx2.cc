@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cpu/attention_pack_avx2.h"
 #include "cpu/math_avx2.h"
 #include "ops/attention_kernels.h"
 
@@ -56,17 +57,19 @@ inline __m256 masked_score(const AttentionRow& row, const float* scores, size_t 
   return select(allowed, t, minus_infinity());
 }
 
-// Scaled and masked scores into p. The maximum keeps its second operand where the first is NaN, so
-// that NaN scores reach the exponentials and the sum instead.
+// Scaled and masked scores into p, `used` of them. The maximum keeps its second operand where the
+// first is NaN, so that NaN scores reach the exponentials and the sum instead.
 template <bool kPlain>
-inline float scores_and_max(const AttentionRow& row, size_t padded) {
+inline float scores_and_max(const AttentionRow& row, size_t used) {
   const __m256 scale = set1(row.scale);
   __m256 max = set1(*row.max);
   const float* panel = row.scores;
-  for (size_t j = 0; j < padded; panel += row.panel_stride)
-    for (size_t lane = 0; lane < row.width; lane += 8, j += 8) {
-      const __m256 t = kPlain ? _mm256_mul_ps(_mm256_loadu_ps(panel + lane), scale)
-                              : masked_score(row, panel + lane, j);
+  for (size_t j = 0; j < used; panel += row.panel_stride)
+    for (size_t lane = 0; lane < row.width && j < used; lane += 8, j += 8) {
+      __m256 t = kPlain ? _mm256_mul_ps(_mm256_loadu_ps(panel + lane), scale)
+                        : masked_score(row, panel + lane, j);
+      if (kPlain && j + 8 > row.last)
+        t = select(allowed_lanes(j, 0, row.last), t, minus_infinity());
       _mm256_storeu_ps(row.p + j, t);
       max = _mm256_max_ps(t, max);
     }
@@ -96,13 +99,16 @@ inline float exp_and_sum(float* p, size_t padded, __m256 max) {
 
 float softmax_row(const AttentionRow& row) {
   const size_t padded = (row.n + row.width - 1) / row.width * row.width;
-  const bool plain = row.first == 0 && row.last == padded && row.softcap == 0 &&
-                     row.bias == nullptr && row.mask == nullptr;
-  const float max = plain ? scores_and_max<true>(row, padded) : scores_and_max<false>(row, padded);
+  const bool plain =
+      row.first == 0 && row.softcap == 0 && row.bias == nullptr && row.mask == nullptr;
+  const size_t used = (row.last + 7) / 8 * 8;
+  const float max = plain ? scores_and_max<true>(row, used) : scores_and_max<false>(row, used);
   const bool none = max == -__builtin_inff();
   const __m256 max_f32x8 = set1(none ? 0.0f : max);
-  const float sum = plain && !none ? exp_and_sum<true>(row.p, padded, max_f32x8)
-                                   : exp_and_sum<false>(row.p, padded, max_f32x8);
+  const float sum = plain && !none ? exp_and_sum<true>(row.p, used, max_f32x8)
+                                   : exp_and_sum<false>(row.p, used, max_f32x8);
+  // Also the lanes of the last vector that are not allowed: the smallest number is not zero.
+  for (size_t j = row.last; j < padded; ++j) row.p[j] = 0.0f;
   if (none || *row.max == -__builtin_inff() || *row.max == max) {
     *row.sum += sum;
     *row.max = max;
@@ -112,67 +118,6 @@ float softmax_row(const AttentionRow& row) {
   *row.sum = *row.sum * correction + sum;
   *row.max = max;
   return correction;
-}
-
-inline void transpose8x8(__m256 (&r)[8]) {
-  __m256 t[8];
-  for (size_t i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-  }
-  for (size_t i = 0; i < 8; i += 4) {
-    r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-    r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
-    r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-    r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-  }
-  for (size_t i = 0; i < 4; ++i) {
-    const __m256 low = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
-    r[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
-    r[i] = low;
-  }
-}
-
-// Eight keys (fewer: zeros) of which lanes [0, depth) go to packed[d * width …].
-inline void pack_eight(const float* keys, size_t stride, size_t n, size_t depth, size_t width,
-                       float* packed) {
-  for (size_t d = 0; d < depth; d += 8) {
-    const size_t lanes = depth - d < 8 ? depth - d : 8;
-    __m256 r[8];
-    for (size_t i = 0; i < 8; ++i) {
-      const float* key = keys + i * stride + d;
-      r[i] = i >= n       ? _mm256_setzero_ps()
-             : lanes == 8 ? _mm256_loadu_ps(key)
-                          : load_tail(key, lanes);
-    }
-    transpose8x8(r);
-    for (size_t i = 0; i < lanes; ++i) _mm256_storeu_ps(packed + (d + i) * width, r[i]);
-  }
-}
-
-void pack_keys(const float* keys, size_t stride, size_t n, size_t depth, size_t width,
-               float* packed) {
-  for (size_t j = 0; j < n; j += width, packed += width * depth)
-    for (size_t lane = 0; lane < width; lane += 8) {
-      const size_t left = j + lane < n ? n - j - lane : 0;
-      pack_eight(keys + (j + (left ? lane : 0)) * stride, stride, left, depth, width,
-                 packed + lane);
-    }
-}
-
-void pack_values(const float* values, size_t stride, size_t n, size_t depth, size_t width,
-                 float* packed) {
-  for (size_t c = 0; c < depth; c += width, packed += width * n)
-    for (size_t lane = 0; lane < width; lane += 8) {
-      const size_t lanes = c + lane < depth ? depth - c - lane : 0;
-      for (size_t j = 0; j < n; ++j) {
-        const float* x = values + j * stride + c + lane;
-        const __m256 v = lanes >= 8   ? _mm256_loadu_ps(x)
-                         : lanes == 0 ? _mm256_setzero_ps()
-                                      : load_tail(x, lanes);
-        _mm256_storeu_ps(packed + j * width + lane, v);
-      }
-    }
 }
 
 // kKeys dot products at once hide the latency of the additions.

@@ -36,13 +36,14 @@ const AttentionInfo kInfo[] = {
 };
 constexpr KernelList<AttentionInfo> kList = {kInfo, sizeof kInfo / sizeof kInfo[0]};
 
-// Keys of one block: their packed keys and values stay in L2 and a tile's scores in L1.
-constexpr size_t kBlockKeys = 128;
+// Keys of one block at most: their packed keys and values stay in L2 with a tile's scores. Every
+// row pays for the ends of a block (its maximum, its sum, the scaling of what went before).
+constexpr size_t kBlockKeys = 512;
 // Rows of one tile, in whole register tiles; and the rows up to which packing does not pay.
 constexpr size_t kTileRows = 24;
 constexpr size_t kFewRows = 8;
 // Accumulators of one task.
-constexpr size_t kTaskBytes = 128 * 1024;
+constexpr size_t kTaskBytes = 192 * 1024;
 constexpr size_t kTasksPerThread = 4;
 
 // Floats of one thread's scratch, by part.
@@ -59,6 +60,7 @@ struct Scratch {
 struct BoundAttention {
   AttentionShape shape;
   bool few_rows = false;
+  size_t block_keys = 0, p_stride = 0;  // p_stride: no power of two, rows would share cache sets
   size_t task_rows = 0, row_tasks = 0;  // queries of a task, tasks of a head
   size_t tile_rows = 0, y_tile = 0;     // floats of one tile's accumulators
   size_t present_offset[2] = {0, 0};    // scratch of joined keys and values without an output
@@ -167,7 +169,9 @@ void AttentionOp::plan_tasks(int threads, BoundAttention* bound) const {
   const size_t nr = static_cast<size_t>(gemm_->nr), mr = static_cast<size_t>(gemm_->mr);
   bound->few_rows = s.seq_q * s.group <= kFewRows;
   ScratchPlan& scratch = bound->scratch;
-  const size_t keys = round_up(kBlockKeys, nr);
+  bound->block_keys = std::min(kBlockKeys, round_up(std::max<size_t>(s.total, 1), nr));
+  const size_t keys = round_up(bound->block_keys, nr);
+  bound->p_stride = keys + kCacheLine / sizeof(float);
   if (bound->few_rows) {
     bound->tile_rows = 1;
     bound->y_tile = s.depth_v;
@@ -183,12 +187,12 @@ void AttentionOp::plan_tasks(int threads, BoundAttention* bound) const {
     const size_t tiles = std::min(fitting, ceil_div(ceil_div(s.seq_q, cuts), bound->tile_rows));
     bound->task_rows = tiles * bound->tile_rows;
     scratch.keys = keys * s.depth;
-    scratch.values = kBlockKeys * round_up(s.depth_v, nr);
+    scratch.values = keys * round_up(s.depth_v, nr);
   }
   bound->row_tasks = ceil_div(s.seq_q, bound->task_rows);
   const size_t tiles = s.group * ceil_div(bound->task_rows, bound->tile_rows);
   scratch.scores = bound->tile_rows * keys;
-  scratch.p = bound->tile_rows * keys;
+  scratch.p = bound->tile_rows * bound->p_stride;
   scratch.stats = round_up(2 * tiles * bound->tile_rows, 16);
   scratch.y = tiles * bound->y_tile;
 }
@@ -314,8 +318,9 @@ void AttentionOp::run_task(const Task& shared, size_t index, Scratch scratch) co
     first = std::min(first, keys.first);
     last = std::max(last, keys.last);
   }
-  for (size_t key = first / kBlockKeys * kBlockKeys; key < last; key += kBlockKeys) {
-    const size_t n = std::min(kBlockKeys, last - key);
+  const size_t block = bound.block_keys;
+  for (size_t key = first / block * block; key < last; key += block) {
+    const size_t n = std::min(block, last - key);
     bound.few_rows ? single_rows(task, key, n, scratch) : tiles(task, key, n, scratch);
   }
   finish(task, scratch);
@@ -358,9 +363,12 @@ void AttentionOp::tile(const Task& task, size_t head, size_t row, size_t rows, s
   const AttentionShape& s = task.bound.shape;
   const size_t nr = static_cast<size_t>(gemm_->nr), mr = static_cast<size_t>(gemm_->mr);
   const size_t tile_rows = task.bound.tile_rows, panel = tile_rows * nr;
-  if (attrs_.causal &&
-      attention_keys(attrs_, s, task.nonpad, task.batch, row + rows - 1).last <= key)
-    return;
+  const size_t in_block = n;
+  if (attrs_.causal) {  // the last row sees most
+    const size_t last = attention_keys(attrs_, s, task.nonpad, task.batch, row + rows - 1).last;
+    if (last <= key) return;
+    n = std::min(n, last - key);
+  }
   GemmF32Params product = {};
   product.k = s.depth;
   product.lhs_stride = s.q.row;
@@ -372,7 +380,7 @@ void AttentionOp::tile(const Task& task, size_t head, size_t row, size_t rows, s
       product.dst = scratch.scores + j * panel + i * nr;
       gemm_->run(product);
     }
-  const size_t p_stride = round_up(kBlockKeys, nr);
+  const size_t p_stride = task.bound.p_stride;
   const size_t panels = ceil_div(s.depth_v, nr);
   float* const y = scratch.y + slot * task.bound.y_tile;
   for (size_t i = 0; i < rows; ++i) {
@@ -395,7 +403,7 @@ void AttentionOp::tile(const Task& task, size_t head, size_t row, size_t rows, s
     for (size_t i = 0; i < rows; i += mr) {
       product.m = std::min(mr, rows - i);
       product.lhs = scratch.p + i * p_stride;
-      product.rhs = scratch.values + c * nr * n;
+      product.rhs = scratch.values + c * nr * in_block;
       product.dst = y + c * panel + i * nr;
       gemm_->run(product);
     }
@@ -410,7 +418,7 @@ void AttentionOp::single_rows(const Task& task, size_t key, size_t n, Scratch& s
     AttentionRow block = {};
     block.n = n;
     block.scores = scratch.scores;
-    block.panel_stride = block.width = 8;
+    block.panel_stride = block.width = 16;
     block.max = scratch.max + slot;
     block.sum = scratch.sum + slot;
     block.p = scratch.p;

@@ -1,8 +1,8 @@
 // Kernels of attention, beside the float32 matrix multiplication that it shares with MatMul.
 //
 // Scores lie in panels of `width` keys, as gemm_f32 writes them: key j of a row is at
-// scores[(j / width) * panel_stride + j % width]. width is a multiple of 8; whole panels are
-// readable, lanes beyond the last allowed key may hold anything.
+// scores[(j / width) * panel_stride + j % width]. width is a multiple of 8, of 16 from AVX-512 on;
+// whole panels are readable, lanes beyond the last allowed key may hold anything.
 //
 //   t[j] = cap(scores[j] * scale) + bias[j]       first <= j < last and mask[j] != 0
 //   t[j] = -infinity                              elsewhere, and where bias[j] is -infinity
