@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lepton_rt.compress.compare import Comparison, compare
     from lepton_rt.compress.prune import PrunedModel, prune
     from lepton_rt.compress.quantize import QuantizedModel, quantize
+    from lepton_rt.compress.share import SharedModel, share_weights
     from lepton_rt.custom import register_op
     from lepton_rt.explanation import Explanation
     from lepton_rt.generation import generate
@@ -34,6 +35,7 @@ _LAZY = {
     "Outputs": "lepton_rt.session",
     "QuantizedModel": "lepton_rt.compress.quantize",
     "Session": "lepton_rt.session",
+    "SharedModel": "lepton_rt.compress.share",
     "State": "lepton_rt.state",
     "TensorSpec": "lepton_rt.interface",
     "compare": "lepton_rt.compress.compare",
@@ -48,6 +50,7 @@ _LAZY = {
     "register_op": "lepton_rt.custom",
     "save_lepton": "lepton_rt.graph.lepton_io",
     "save_onnx": "lepton_rt.graph.onnx_io",
+    "share_weights": "lepton_rt.compress.share",
 }
 
 # Modules that are public as they are.
@@ -64,6 +67,7 @@ __all__ = [
     "PrunedModel",
     "QuantizedModel",
     "Session",
+    "SharedModel",
     "State",
     "TensorSpec",
     "UnsupportedError",
@@ -81,6 +85,7 @@ __all__ = [
     "register_op",
     "save_lepton",
     "save_onnx",
+    "share_weights",
 ]
 
 

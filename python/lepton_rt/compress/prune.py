@@ -74,9 +74,10 @@ def prune(
     outputs than a block has, and, unless `ends`, the first and the last layer.
 
     In one shot a small network loses a point of accuracy with every few hundredths of its blocks
-    (a large one bears more): train on with the zeros held, and check with `compare`. Zeros survive `quantize`, whose weights are symmetric; 8-bit layers then skip
-    zero blocks (`Session.explain()` says where). Raises ValueError for impossible numbers or an
-    exclusion that names nothing, ModelError when no layer is left to prune.
+    (a large one bears more): train on with the zeros held, and check with `compare`. Zeros survive
+    `quantize`, whose weights are symmetric; 8-bit layers then skip zero blocks where that pays
+    (`Session.explain()` says where). Raises ValueError for impossible numbers or an exclusion that
+    names nothing, ModelError when no layer is left to prune.
     """
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must be at least 0 and below 1, not {sparsity}")

@@ -87,9 +87,13 @@ class Constant:
 
 
 ENCODINGS: dict[str, Callable[[Constant], Array]] = {
-    "dense": lambda constant: constant.parts["data"]
+    "dense": lambda constant: constant.parts["data"],
+    "codebook": lambda constant: constant.parts["table"][constant.parts["indices"].astype(np.intp)],
 }
-"""Encoding name → function(Constant) → dense array of the constant's dtype and shape."""
+"""Encoding name → function(Constant) → dense array of the constant's dtype and shape.
+
+"codebook": parts "indices" (uint4 or uint8, the constant's shape) into "table" (of its dtype).
+"""
 
 
 @dataclass

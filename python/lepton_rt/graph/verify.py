@@ -33,9 +33,22 @@ ENCODING_CHECKS: dict[str, Callable[[Constant], bool]] = {
         c.parts.keys() == {"data"}
         and c.parts["data"].dtype == c.dtype
         and c.parts["data"].shape == c.shape
-    )
+    ),
+    "codebook": lambda c: c.parts.keys() == {"indices", "table"} and _is_codebook(c),
 }
 """Encoding name → whether a constant's parts fit its dtype, shape and meta. See `ir.ENCODINGS`."""
+
+
+def _is_codebook(constant: Constant) -> bool:
+    indices, table = constant.parts["indices"], constant.parts["table"]
+    return (
+        indices.dtype.name in ("uint4", "uint8")
+        and indices.shape == constant.shape
+        and table.dtype == constant.dtype
+        and table.ndim == 1
+        and int(indices.astype(np.uint8).max(initial=0)) < table.size
+    )
+
 
 # Leading inputs of lepton operators that must be given (zero-points, 2 and 5, may be omitted).
 _NEEDED_INPUTS = {

@@ -12,6 +12,7 @@ from lepton_rt.lower import LowerContext, Rule
 from lepton_rt.plan import Step, StepAttr
 
 from .epilogue import clamp, requantisation
+from .matmul_nbits import codebook_step
 from .rhs import pack_rhs
 
 __all__ = ["RULES"]
@@ -48,6 +49,9 @@ def _matmul(node: Node, context: LowerContext) -> Step | None:
     """MatMul and lepton.MatMul."""
     if not _is_float(context, node.inputs):
         return None
+    step = codebook_step(node, context)
+    if step is not None:
+        return step
     b = context.constant(node.inputs[1])
     if b is None or b.ndim < 2 or b.size == 0:
         key = "lepton.MatMul" if node.domain else node.op

@@ -7,16 +7,18 @@ from typing import Any, cast
 import numpy as np
 
 from lepton_rt import _core
-from lepton_rt.graph.ir import Array, Node
+from lepton_rt.graph.ir import Array, Node, static_dims
 from lepton_rt.lower import LowerContext, Rule
 from lepton_rt.plan import Step, StepAttr
 
 from .epilogue import clamp
 
-__all__ = ["RULES", "pack_nbits"]
+__all__ = ["RULES", "codebook_step", "pack_groups", "pack_nbits"]
 
 _CACHE_LINE = 64
 _FAMILIES = {4: "gemm_f32lut4", 8: "gemm_f32s8"}
+# Rows up to which a codebook is read faster than floats, measured: docs/performance.md.
+_FEW_ROWS = 32
 # Row of a chunk of eight that bits 4s … 4s + 3 of a word hold (csrc/ops/gemm_nbits.h).
 _SLOTS = (0, 4, 2, 6, 1, 5, 3, 7)
 
@@ -115,6 +117,34 @@ def _matmul_nbits(node: Node, context: LowerContext) -> Step | None:
     }
     operands = [a, context.add_constant(packed, f"{b_name}.packed"), bias, residual]
     return Step(node.key, operands, list(node.outputs), attrs, kernel)
+
+
+def codebook_step(node: Node, context: LowerContext) -> Step | None:
+    """MatMul by a matrix that is 4-bit indices into a table of bfloat16 values, kept so.
+
+    None for other operands, and for so many rows that floats are the faster form.
+    """
+    constant = context.graph.constants.get(node.inputs[1])
+    if constant is None or constant.encoding != "codebook" or len(constant.shape) != 2:
+        return None
+    indices, table = constant.parts["indices"], constant.parts["table"]
+    if table.size > 16 or table.dtype != np.float32 or indices.size == 0:
+        return None
+    if not np.isfinite(table).all() or (table.view(np.uint32) & 0xFFFF).any():
+        return None
+    shape = static_dims(context.value(node.inputs[0]).shape)
+    if shape is not None and int(np.prod(shape[:-1])) > _FEW_ROWS:
+        return None
+    kernel, width, depth = _kernel(context, 4)
+    k, n = constant.shape
+    ones = np.ones((1, n), np.float32)
+    packed = pack_groups(indices.astype(np.uint8), ones, None, 4, k, width, depth)
+    attrs: dict[str, StepAttr] = {"k": k, "n": n, "bits": 4, "block_size": k, **clamp(node)}
+    attrs["table"] = np.pad(table, (0, 16 - table.size))
+    name = context.add_constant(packed, f"{node.inputs[1]}.packed")
+    operands = [node.inputs[0], name, *node.inputs[2:]]
+    note = f"4-bit indices into a table of {table.size}"
+    return Step("lepton.MatMulNBits", operands, list(node.outputs), attrs, kernel, note=note)
 
 
 RULES: dict[str, Rule] = {"lepton.MatMulNBits": _matmul_nbits}
