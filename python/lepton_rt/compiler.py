@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from lepton_rt.objects import ObjectTable
 
 if TYPE_CHECKING:
     from lepton_rt.graph.ir import Graph
-    from lepton_rt.lower import HostStep
+    from lepton_rt.lower import Choose, HostStep, Prepare
+    from lepton_rt.tuning import TunedNode
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Options:
     isa: str
     optimise: bool = True
     state: Mapping[str, str] | None = None
+    tune: Mapping[str, Sequence[int]] | None = None
+    """Shapes of inputs to choose kernels for by measuring; None: the preferred kernels."""
 
 
 @dataclass
@@ -41,6 +44,8 @@ class Compiled:
     """What only Python can hold, during a run."""
     object_types: dict[str, str] = field(default_factory=dict)
     """Tensor that a handle stands for → what it is."""
+    gains: list[TunedNode] = field(default_factory=list)
+    """What was measured to be faster, just now."""
 
     @property
     def has_objects(self) -> bool:
@@ -81,9 +86,16 @@ def open_plan(model: Any, threads: int) -> Compiled:
 
 
 def compile_model(
-    model: Model, options: Options, threads: int, example_inputs: Any = None, dynamic: Any = None
+    model: Model,
+    options: Options,
+    threads: int,
+    example_inputs: Any = None,
+    dynamic: Any = None,
+    folder: Path | None = None,
 ) -> Compiled:
     """Compiles anything `Session` takes; warns about host steps.
+
+    folder: where measured choices are kept; None: the user's own.
 
     Raises:
         ModelError: the model is malformed.
@@ -100,7 +112,9 @@ def compile_model(
         pairs = checked_pairs(graph, options.state)
         stateful, axes = _grown(graph, pairs)
         prepare = optimise if options.optimise else legalise
-        lowered = lower(prepare(stateful), options.isa, prepare)
+        prepared = prepare(stateful)
+        choose, gains = _chosen(prepared, options, prepare, threads, folder)
+        lowered = lower(prepared, options.isa, prepare, choose)
     warn_about(lowered.host)
     interface = Interface(
         tuple(TensorSpec.of(name, value) for name, value in graph.inputs.items()),
@@ -120,9 +134,9 @@ def compile_model(
     host = HostRunner(lowered.host, objects) if lowered.host else None
     executor = _core.Executor(*lowered.plan.encode(), threads=threads, host=host)
     source, hosted = GraphSource(model, graph), lowered.host
-    del graph, stateful, lowered
+    del graph, stateful, prepared, lowered
     _core.release_memory()
-    return Compiled(executor, interface, source, hosted, objects, types)
+    return Compiled(executor, interface, source, hosted, objects, types, gains)
 
 
 def compile_cached(model: Model, options: Options, threads: int, folder: Path | None) -> Compiled:
@@ -135,7 +149,7 @@ def compile_cached(model: Model, options: Options, threads: int, folder: Path | 
 
     path = entry(model, options, folder)
     if path is None:
-        return compile_model(model, options, threads)
+        return compile_model(model, options, threads, folder=folder)
     if path.is_file():
         try:
             found = open_plan(path, threads)
@@ -144,10 +158,21 @@ def compile_cached(model: Model, options: Options, threads: int, folder: Path | 
         else:
             found.source = GraphSource(model, None)
             return found
-    compiled = compile_model(model, options, threads)
+    compiled = compile_model(model, options, threads, folder=folder)
     if not compiled.host and not compiled.has_objects:
         compiled.save(path)
     return compiled
+
+
+def _chosen(
+    graph: Graph, options: Options, prepare: Prepare, threads: int, folder: Path | None
+) -> tuple[Choose | None, list[TunedNode]]:
+    if options.tune is None:
+        return None, []
+    from lepton_rt.tuning import tuned
+    from lepton_rt.tuning_store import TuningStore
+
+    return tuned(graph, options.isa, prepare, threads, options.tune, TuningStore(folder))
 
 
 def _grown(graph: Graph, pairs: Mapping[str, str]) -> tuple[Graph, dict[str, int]]:

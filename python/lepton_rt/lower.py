@@ -29,6 +29,9 @@ class LowerContext:
     names: set[str] = field(default_factory=set)
     dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
     """Dtypes of intermediate tensors that rules invent (`fresh`)."""
+    choose: Choose | None = None
+    choice: Choice = field(default_factory=dict)
+    """What was chosen for the node at hand (tuning.py)."""
     prepare: Prepare | None = None
     host: list[HostStep] = field(default_factory=list)
     """Host steps so far, of bodies too; a host step's number is its place here."""
@@ -57,13 +60,13 @@ class LowerContext:
         return name
 
     def select(self, family: str) -> str:
-        """The preferred kernel of a family for this ISA."""
-        return _core.select_kernel(family, self.isa)
+        """The kernel of a family for this ISA: the preferred one unless another was chosen."""
+        return self.choice.get(family) or _core.select_kernel(family, self.isa)
 
     def lower_body(self, body: Graph) -> Plan:
         """The plan of a body of If, Loop or Scan that reads nothing from around it."""
         prepared = body if self.prepare is None else self.prepare(body)
-        return _lower(prepared, self.isa, self.prepare, self.host)[0]
+        return _lower(prepared, self.isa, self.prepare, self.host, self.choose)[0]
 
     def _fresh_name(self, hint: str) -> str:
         name, serial = hint, 0
@@ -73,6 +76,10 @@ class LowerContext:
         self.names.add(name)
         return name
 
+
+Choice = dict[str, str]
+Choose = Callable[[Node], Choice]
+"""Node → kernel family → kernel to use instead of the preferred one."""
 
 Prepare = Callable[[Graph], Graph]
 """What brings a graph into a form that can be lowered."""
@@ -99,26 +106,33 @@ class Lowered:
     host: list[HostStep] = field(default_factory=list)
 
 
-def lower(graph: Graph, isa: str, prepare: Prepare | None = None) -> Lowered:
+def lower(
+    graph: Graph, isa: str, prepare: Prepare | None = None, choose: Choose | None = None
+) -> Lowered:
     """Lowers an optimised graph for `isa` (a name from `_core.machine_isas()`).
 
     prepare: what made `graph` of the model; the bodies of If, Loop and Scan go through it, too.
+    choose: which kernels to use instead of the preferred ones.
 
     Raises:
         ModelError: a tensor's dtype is not known, or the graph is inconsistent.
         UnsupportedError: a dtype or rank that plans cannot hold.
     """
     host: list[HostStep] = []
-    plan, graph = _lower(graph, isa, prepare, host)
+    plan, graph = _lower(graph, isa, prepare, host, choose)
     return Lowered(plan, graph, host)
 
 
 def _lower(
-    graph: Graph, isa: str, prepare: Prepare | None, host: list[HostStep]
+    graph: Graph,
+    isa: str,
+    prepare: Prepare | None,
+    host: list[HostStep],
+    choose: Choose | None,
 ) -> tuple[Plan, Graph]:
     graph = _with_made_objects(graph)
     names = graph.tensor_names()
-    context = LowerContext(graph, isa, names=names, prepare=prepare, host=host)
+    context = LowerContext(graph, isa, names=names, prepare=prepare, host=host, choose=choose)
     nodes: list[Node] = []
     steps: list[Step] = []
     for node in graph.nodes:
@@ -144,6 +158,7 @@ def _steps_of(node: Node, context: LowerContext) -> list[Step]:
         if step is not None:
             step.name = node.name or next(filter(None, node.outputs), "")
             return [step]
+    context.choice = {} if context.choose is None else context.choose(node)
     rule = RULES.get(node.key)
     objects = _objects_of(node, context.graph)
     made = None if rule is None or objects else rule(node, context)
@@ -154,6 +169,9 @@ def _steps_of(node: Node, context: LowerContext) -> list[Step]:
     steps = [made] if isinstance(made, Step) else made
     for step in steps:
         step.name = step.name or node.name or (node.outputs[0] if node.outputs else "")
+        step.node = node.outputs[0] if node.outputs else ""
+        if context.choice and step.kernel in context.choice.values():
+            step.note = "; ".join(filter(None, [step.note, "measured to be faster"]))
     return steps
 
 

@@ -63,6 +63,8 @@ class Step:
     name: str = ""
     note: str = ""
     """Why this kernel, for `Session.explain()`; not part of the plan."""
+    node: str = ""
+    """First output of the node it was made of; not part of the plan."""
 
 
 @dataclass

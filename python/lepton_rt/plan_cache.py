@@ -70,11 +70,20 @@ def entry(model: Any, options: Options, folder: Path | None = None) -> Path | No
         "optimise": options.optimise,
         "state": None if options.state is None else sorted(options.state.items()),
         "lepton": is_lepton,
+        "tune": _tuned_for(options),
     }
     digest = hashlib.sha256(json.dumps(key).encode())
     for part in (data, *parts):
         digest.update(hashlib.sha256(part).digest())
     return checked_folder(folder) / f"{digest.hexdigest()}.plan"
+
+
+def _tuned_for(options: Options) -> Any:
+    if options.tune is None:
+        return None
+    from lepton_rt.tuning_store import processor
+
+    return [processor(), sorted((name, list(dims)) for name, dims in options.tune.items())]
 
 
 @functools.cache

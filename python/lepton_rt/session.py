@@ -81,6 +81,9 @@ class Session:
             ``~/.cache/lepton_rt``), a path in that folder, and uses it the next time: for model
             files, their bytes and ``onnx.ModelProto``. A plan is used again only for the same
             model, options, library and instruction set.
+        tune: choose kernels by measuring instead of by rule: True for inputs whose free dimensions
+            are 1, or shapes by input name. Takes seconds the first time; choices are kept in the
+            cache folder, for this processor, library and its kernels only.
 
     Raises:
         InputError: an argument is out of its range, or state names no tensor of the model.
@@ -100,22 +103,24 @@ class Session:
         optimise: bool = True,
         state: Mapping[str, str] | None = None,
         cache: bool | str | os.PathLike[str] = False,
+        tune: bool | Mapping[str, Sequence[int]] = False,
     ) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}")
         if is_plan(model):
             given = (example_inputs, dynamic, isa, state)
-            if any(option is not None for option in given) or not optimise or cache:
+            if any(option is not None for option in given) or not optimise or cache or tune:
                 raise InputError("a .plan is compiled already: it takes no option but threads")
             made = open_plan(model, threads or 0)
         else:
-            options = Options(chosen_isa(isa), optimise, state)
+            shapes = {} if tune is True else tune or None
+            options = Options(chosen_isa(isa), optimise, state, shapes)
+            folder = Path(cache) if isinstance(cache, (str, os.PathLike)) else None
             if cache is False:
                 made = compile_model(model, options, threads or 0, example_inputs, dynamic)
             elif example_inputs is not None or dynamic is not None:
                 raise InputError("cache is for model files, not for PyTorch modules")
             else:
-                folder = None if cache is True else Path(cache)
                 made = compile_cached(model, options, threads or 0, folder)
         self._made = made
         self._executor = made.executor

@@ -43,7 +43,7 @@ def test_help_lists_the_commands() -> None:
 
     result = CliRunner().invoke(app, ["--help"])
     assert result.exit_code == 0
-    for command in ("run", "quantize", "explain", "info", "demo"):
+    for command in ("run", "quantize", "compile", "tune", "explain", "info", "demo"):
         assert command in result.output
 
 
@@ -139,6 +139,33 @@ def test_explain_and_info(model: Path, capsys: pytest.CaptureFixture[str]) -> No
         "scalar",
     ):
         assert expected in text
+
+
+def test_compile_writes_a_plan(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "net.plan"
+    assert f"{plan.name}: " in output(capsys, "compile", model, "-o", plan, "--isa", "scalar")
+    text = output(capsys, "info", plan)
+    assert "scalar" in text
+    assert "lepton.Conv" in text
+    assert "3×10" in output(capsys, "run", plan, "--batch", 3, "--repeat", 1)
+    code, message = failure(capsys, "compile", model, "-o", tmp_path / "net.bin")
+    assert (code, "saved as .plan" in message) == (1, True)
+
+
+def test_tune_measures_once(
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert "newly measured gain" in output(capsys, "tune", model, "--shape", "x=2x3x16x16")
+    kept = [path.read_text() for path in (tmp_path / "cache" / "lepton_rt").glob("*.json")]
+    assert len(kept) == 1
+    assert "gain: 0" in output(capsys, "tune", model, "--shape", "x=2x3x16x16")
+    assert failure(capsys, "tune", model, "--shape", "y=1x3")[0] == 1
 
 
 def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,18 +17,22 @@ from lepton_rt.zoo import preprocess_image
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
-def random_feed(session: Session, batch: int, shapes: Sequence[str], seed: int) -> Feed:
-    """Random tensors for every input. shapes: "name=1x3x224x224" for those that need it said."""
+def input_shapes(
+    specs: Sequence[TensorSpec], batch: int, shapes: Sequence[str]
+) -> dict[str, tuple[int, ...]]:
+    """A shape for every input. shapes: "name=1x3x224x224" for those that need it said."""
     given = dict(_parse_shape(text) for text in shapes)
-    unknown = sorted(set(given) - {spec.name for spec in session.inputs})
+    unknown = sorted(set(given) - {spec.name for spec in specs})
     if unknown:
         raise InputError(f"--shape names no input of the model: {', '.join(unknown)}")
+    return {spec.name: given.get(spec.name) or _concrete_shape(spec, batch) for spec in specs}
+
+
+def random_feed(session: Session, batch: int, shapes: Sequence[str], seed: int) -> Feed:
+    """Random tensors for every input, of `input_shapes`."""
     rng = np.random.default_rng(seed)
-    feed = {}
-    for spec in session.inputs:
-        shape = given.get(spec.name) or _concrete_shape(spec, batch)
-        feed[spec.name] = _random(rng, spec.dtype, shape)
-    return feed
+    sizes = input_shapes(session.inputs, batch, shapes)
+    return {spec.name: _random(rng, spec.dtype, sizes[spec.name]) for spec in session.inputs}
 
 
 def read_feed(session: Session, path: Path) -> Feed:

@@ -67,7 +67,9 @@ def _float_conv(node: Node, context: LowerContext) -> Step | None:
     if _is_depthwise(weights, group):
         kernel = context.select("depthwise_f32")
         packed = np.ascontiguousarray(weights.reshape(group, -1).T)
-    elif winograd.pays(node, weights, context.value(node.inputs[0]).shape):
+    elif context.choice.get("conv") != "direct" and winograd.pays(
+        node, weights, context.value(node.inputs[0]).shape
+    ):
         kernel = context.select("gemm_f32")
         packed = _core.pack_gemm_f32(kernel, winograd.transform_weights(weights))
         attrs["winograd"], note = winograd.TILE, "Winograd F(4x4, 3x3)"

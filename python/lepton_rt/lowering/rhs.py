@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -40,7 +41,7 @@ def pack_rhs(
     A single matrix with many blocks of zeros is packed without them.
     """
     sparse = None
-    if int(np.prod(b.shape[:-2])) == 1:
+    if int(np.prod(b.shape[:-2])) == 1 and context.choice.get("gemm_s8_sparse") != "dense":
         sparse = try_sparse(context, b.reshape(b.shape[-2:]), zero_points)
     if sparse is not None and sparse.packed is not None:
         return PackedRhs(sparse.kernel, sparse.packed, sparse.note)
@@ -55,6 +56,9 @@ def pack_all(
 ) -> list[PackedRhs]:
     """Packs operands that share one kernel, each of them one or several matrices in a row."""
     parts = [(np.ascontiguousarray(b), zeros) for operand in operands for b, zeros in operand]
+    if "gemm_s8" in context.choice:
+        with suppress(ValueError):  # it cannot hold these values
+            return [_pack(context.choice["gemm_s8"], operand, bound) for operand in operands]
     kernel = _common_kernel(context.isa, parts, bound)
     return [_pack(kernel, operand, bound) for operand in operands]
 
