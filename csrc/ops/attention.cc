@@ -150,8 +150,6 @@ Status AttentionOp::init(const StepDesc& step) {
   const int64_t precision = step.attrs->i("softmax_precision", 1);
   if (precision != 1 && precision != 10 && precision != 16)
     return unsupported("softmax in a wider type");
-  for (const char* name : {"left_window_size", "right_window_size"})
-    if (step.attrs->i(name, -1) >= 0) return unsupported("a window of keys");
   has_nonpad_ = step.has_input(6);
   has_scale_ = step.attrs->has("scale");
   scale_ = step.attrs->f("scale");
