@@ -2,7 +2,8 @@
 //
 // Vectors run over channels: the whole window of one vector of channels is reduced in registers
 // before the next vector. The last vector of a pixel overlaps the one before it, so no tail loop is
-// needed unless a pixel is narrower than a vector. Limit: the load ports, one activation vector per
+// needed unless a pixel is narrower than a vector; 8-bit maxima then take vectors of half the
+// width, and so on down to four channels. Limit: the load ports, one activation vector per
 // operation.
 #include <immintrin.h>
 
@@ -36,6 +37,24 @@ struct MaxF32 {
   }
 };
 
+template <typename T>
+constexpr bool kIsVoid = false;
+template <>
+constexpr bool kIsVoid<void> = true;
+
+// A reduction of this many channels where a pixel has fewer than a whole vector's; none by default.
+template <typename Reduction>
+struct Narrower {
+  using type = void;
+};
+
+template <typename T>
+inline T max_of(const PoolParams& p, size_t i, size_t c, T lowest) {
+  T m = lowest;
+  for (size_t t = 0; t < p.taps; ++t) m = *tap<T>(p, t, i, c) > m ? *tap<T>(p, t, i, c) : m;
+  return m;
+}
+
 template <typename T, int kLowest>
 struct Max8 {
   using In = T;
@@ -49,11 +68,38 @@ struct Max8 {
     }
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), m);
   }
-  static T one(const PoolParams& p, size_t i, size_t c) {
-    T m = kLowest;
-    for (size_t t = 0; t < p.taps; ++t) m = *tap<T>(p, t, i, c) > m ? *tap<T>(p, t, i, c) : m;
-    return m;
+  static T one(const PoolParams& p, size_t i, size_t c) { return max_of<T>(p, i, c, kLowest); }
+};
+
+// Of 16, 8 or 4 channels: the low bytes of a 128-bit vector.
+template <typename T, int kLowest, size_t kBytes>
+struct NarrowMax8 {
+  using In = T;
+  using Out = T;
+  static constexpr size_t kLanes = kBytes;
+  static void vector(const PoolParams& p, size_t i, size_t c, T* dst) {
+    __m128i m = _mm_set1_epi8(static_cast<char>(kLowest));
+    for (size_t t = 0; t < p.taps; ++t) {
+      __m128i x = _mm_setzero_si128();
+      __builtin_memcpy(&x, tap<T>(p, t, i, c), kBytes);
+      m = kLowest == 0 ? _mm_max_epu8(x, m) : _mm_max_epi8(x, m);
+    }
+    __builtin_memcpy(dst, &m, kBytes);
   }
+  static T one(const PoolParams& p, size_t i, size_t c) { return max_of<T>(p, i, c, kLowest); }
+};
+
+template <typename T, int kLowest>
+struct Narrower<Max8<T, kLowest>> {
+  using type = NarrowMax8<T, kLowest, 16>;
+};
+template <typename T, int kLowest, size_t kBytes>
+struct Narrower<NarrowMax8<T, kLowest, kBytes>> {
+  using type = NarrowMax8<T, kLowest, kBytes / 2>;
+};
+template <typename T, int kLowest>
+struct Narrower<NarrowMax8<T, kLowest, 4>> {
+  using type = void;
 };
 
 struct AverageF32 {
@@ -108,6 +154,10 @@ struct Sum8 {
 template <typename Reduction>
 inline void run(const PoolParams& p) {
   constexpr size_t kLanes = Reduction::kLanes;
+  using Narrow = typename Narrower<Reduction>::type;
+  if constexpr (!kIsVoid<Narrow>) {
+    if (p.channels < kLanes) return run<Narrow>(p);
+  }
   for (size_t i = 0; i < p.pixels; ++i) {
     typename Reduction::Out* dst = static_cast<typename Reduction::Out*>(p.dst) + i * p.dst_step;
     size_t c = 0;
