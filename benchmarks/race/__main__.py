@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from . import report
 from .hiding import hiding_environment
-from .measure import Options, build, race
+from .measure import Options, Row, build, race
 from .networks import NETWORKS, pretrained_minilm
 from .runtimes import NAMES, Absent, installed_mb, runtime, version
 from .store import default_cache
@@ -48,6 +48,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--inputs", type=int, default=32, help="random samples that outputs are compared on")
     add("--cache", type=Path, default=default_cache(), help="of built models")
     add("--results", type=Path, default=BENCHMARKS / "results", help="folder for JSON and picture")
+    add("--add", action="store_true", help="keep what today's result has of other networks")
     add("--as-avx2", action="store_true", help="hide AVX-512, VNNI and AMX (x86-64 Linux)")
     add("--render", nargs="+", type=Path, help="only print the tables of these results")
     add("--show", default="table", choices=SHOWN, help="how much to print")
@@ -124,9 +125,27 @@ def run(chosen: argparse.Namespace) -> Path:
     slug = re.sub(r"[^a-z0-9]+", "-", record["cpu"].lower()).strip("-")
     isa = "_avx2-by-hiding" if chosen.as_avx2 else ""
     path = Path(chosen.results / f"race_{slug}{isa}_{record['date']}.json")
+    if chosen.add and path.exists():
+        _add_to(record, json.loads(path.read_text()), options)
     _race_all(options, record, path)
     report.draw(record, path.with_suffix(".png"))
     return path
+
+
+def _add_to(record: dict[str, Any], earlier: dict[str, Any], options: Options) -> None:
+    """Puts the rows of an earlier race before the new ones, and its command and packages, too."""
+
+    def raced_anew(row: Row) -> bool:
+        return (
+            row["network"] in options.networks
+            and row.get("threads", options.threads[0]) in options.threads
+            and (options.batches is None or row.get("batch") in (None, *options.batches))
+        )
+
+    record["rows"] = [row for row in earlier["rows"] if not raced_anew(row)]
+    record["packages"] = {**earlier["packages"], **record["packages"]}
+    if earlier["command"] != record["command"]:
+        record["command"] = f"{earlier['command']}; {record['command']}"
 
 
 def features(options: Options) -> list[str]:

@@ -80,7 +80,7 @@ def race(
         for row in rows:
             entrant = (row["network"], row["runtime"], row["variant"])
             worker = Worker(options.cache, *entrant, options.env, options.log)
-            workers.append((row, stack.enter_context(worker)))
+            workers.append((dict(row), stack.enter_context(worker)))
         for threads in options.threads:
             lanes = []
             for base, worker in workers:
@@ -89,7 +89,9 @@ def race(
                 step(f"{row['network']} b{batch} {threads}T: load {worker.runtime}")
                 with _noted(row):
                     row.update(worker.ask("load", batch=batch, threads=threads))
-                    row.update(worker.ask("evaluate", count=options.inputs))
+                    if "error" not in base:
+                        base.update(worker.ask("evaluate", count=options.inputs))
+                    row.update(base)
                     lanes.append((row, worker))
             _rounds(options, lanes, step)
     return made

@@ -78,6 +78,15 @@ def test_a_missing_runtime_is_a_row(
     (path,) = tmp_path.glob("race_*.json")
     rows = json.loads(path.read_text())["rows"]
     assert [row.get("absent") for row in rows] == ["no-such-package is not installed", None]
+    monkeypatch.undo()
+    again = ["--variants", "fp32", "--threads", "2", "--add"]
+    race.main([*arguments(cache, tmp_path), *again])
+    rows = json.loads(path.read_text())["rows"]
+    assert sorted((row["runtime"], row["threads"]) for row in rows if "wall_ms" in row) == [
+        ("lepton", 1),
+        ("lepton", 2),
+        ("ort", 2),
+    ]
 
 
 def test_a_worker_that_dies_is_a_row(cache: Path) -> None:

@@ -27,9 +27,14 @@ def build(variant: str, source: Source, path: Path) -> None:
         options += ["--weightQuantBits", "8"]
     if source.network.kind == "recurrent":
         options.append("--useOriginRNNImpl")
-    made = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)
+    command = [sys.executable, "-c", code, *options]
+    # It leaves files where it is called.
+    made = subprocess.run(command, cwd=path.parent, capture_output=True, text=True)
     if not path.exists():
         raise RuntimeError(f"mnnconvert: {made.stdout[-200:]}")
+    for left in path.parent.iterdir():
+        if left != path:
+            left.unlink()
 
 
 def load(variant: str, source: Source, path: Path, batch: int, threads: int) -> Run:
