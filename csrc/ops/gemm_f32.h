@@ -9,7 +9,7 @@
 // prefetch: what the caller will read next, or null; float p · prefetch_step of it is brought into
 //      L2 at step p. It is only a hint and may lie anywhere.
 // dst: the whole tile, [mr][nr], 64-byte aligned, always a scratch tile in L1 owned by the driver;
-//      rows >= m may be left as they are. The epilogue turns it into the result.
+//      rows >= m are left as they are. The epilogue turns it into the result.
 // No operand overlaps another. Sums run over p in order, in one accumulator each, so cutting k or m
 // changes no bit; FMA is allowed, so results may differ between kernels by rounding.
 #pragma once

@@ -22,6 +22,8 @@ constexpr size_t kRowsInPieces = 144;
 constexpr size_t kPartialFloats = 36 * 1024;
 // Gathered rows of such a block.
 constexpr size_t kGatheredBytes = 1024 * 1024;
+// Register tiles of rows that are worth sharing out.
+constexpr size_t kTilesPerWorker = 8;
 // Chunks per thread, and multiply-accumulates below which a chunk costs less than handing it over.
 constexpr size_t kChunksPerThread = 2, kMinChunkProducts = 128 * 1024;
 
@@ -51,22 +53,34 @@ struct Piece {
   const float* next;  // the piece that will be read after this one, or null
 };
 
+// Rows of the next register tile: a whole one, but the last two share what is left where the last
+// would be small, since a tile of one row takes as long as one of four.
+size_t tile_rows(size_t left, size_t mr) {
+  if (left <= mr) return left;
+  return left < mr + ceil_div(mr, 2) ? ceil_div(left, 2) : mr;
+}
+// Rows of the next epilogue, likewise.
+size_t group_rows(size_t left, size_t mr) {
+  const size_t group = accumulator_rows(mr);
+  return left < group + ceil_div(mr, 2) ? left : group;
+}
+
 // acc[rows][nr] of one piece; every register tile fetches its share of the next one.
 void multiply_piece(const GemmF32KernelInfo& kernel, const Rows& rows, const Piece& piece,
                     float* acc) {
-  const size_t mr = kernel.mr, nr = kernel.nr;
-  const size_t share = ceil_div(nr, ceil_div(rows.m, mr));
+  const size_t nr = kernel.nr, share = ceil_div(nr, ceil_div(rows.m, kernel.mr));
   size_t fetched = 0;
-  for (size_t i = 0; i < rows.m; i += mr, fetched += share) {
-    GemmF32Params params = {};
-    params.m = std::min(mr, rows.m - i);
+  GemmF32Params params = {};
+  for (size_t i = 0; i < rows.m; i += params.m, fetched += share) {
+    params.m = tile_rows(rows.m - i, kernel.mr);
     params.k = piece.depth;
     params.lhs = rows.at + i * rows.stride;
     params.lhs_stride = rows.stride;
     params.rhs = piece.rhs;
     params.dst = acc + i * nr;
     params.accumulate = piece.accumulate;
-    if (piece.next != nullptr && fetched < nr) params.prefetch = piece.next + fetched * piece.depth;
+    const bool fetches = piece.next != nullptr && fetched < nr;
+    params.prefetch = fetches ? piece.next + fetched * piece.depth : nullptr;
     params.prefetch_step = share;
     kernel.run(params);
   }
@@ -95,16 +109,16 @@ class Block {
         panel_stride_(gemm_panel_stride(kernel_, plan.k)) {}
 
   void panel_by_panel() const {
-    alignas(kCacheLine) float acc[kMaxMr * kMaxNr];
-    const size_t step = accumulator_rows(kernel_.mr);
+    alignas(kCacheLine) float acc[(kMaxMr + kMaxMr / 2) * kMaxNr];
     for (size_t panel = block_.first; panel < block_.last; ++panel) {
       const float* const next = panel + 1 < block_.last ? at(panel + 1) : nullptr;
-      for (size_t i = 0; i < block_.m; i += step) {
-        const Rows rows = {std::min(step, block_.m - i), block_.rows + i * block_.row_stride,
-                           block_.row_stride};
-        multiply_pieces(kernel_, plan_.k, rows, at(panel), i + step < block_.m ? nullptr : next,
-                        acc);
-        finish(panel, i, rows.m, acc);
+      size_t m = 0;
+      for (size_t i = 0; i < block_.m; i += m) {
+        m = group_rows(block_.m - i, kernel_.mr);
+        multiply_pieces(kernel_, plan_.k,
+                        {m, block_.rows + i * block_.row_stride, block_.row_stride}, at(panel),
+                        i + m < block_.m ? nullptr : next, acc);
+        finish(panel, i, m, acc);
       }
     }
   }
@@ -207,8 +221,9 @@ GemmGrid gemm_f32_grid(const GemmF32KernelInfo& kernel, size_t m, size_t n, size
   size_t rows = kRowsInPieces;
   if (gathered) {
     rows = std::clamp(kGatheredBytes / (k * sizeof(float)), group, rows);
-    // Every range of panels would gather the same rows again.
-    if (threads > 1) rows = std::clamp(round_up(ceil_div(m, workers), tile), group, rows);
+    // Every range of panels gathers the same rows again; yet few rows cannot be shared out evenly.
+    if (threads > 1 && m >= kTilesPerWorker * tile * workers)
+      rows = std::clamp(round_up(ceil_div(m, workers), tile), group, rows);
   }
   rows = round_up(ceil_div(m, ceil_div(m, rows)), tile);
   const size_t blocks = ceil_div(m, rows);
