@@ -58,24 +58,21 @@ inline void step(const uint8_t* lhs, const Rows& rows, const int8_t* values,
   }
 }
 
-// With one or two rows the quads go to several chains in turn, so that vpdpbusd does not wait for
-// itself.
+// One panel. With one or two rows the quads go to several chains in turn, so that vpdpbusd does not
+// wait for itself.
 template <size_t kRows>
-void tile(const GemmS8SparseParams& params, size_t first) {
+inline void multiply(const uint8_t* lhs, const Rows& rows, const uint16_t* index,
+                     const int8_t* values, size_t quads, bool accumulate, int32_t* dst,
+                     size_t dst_stride) {
   constexpr size_t kChains = kRows == 1 ? 4 : kRows == 2 ? 2 : 1;
   __m512i sum[kChains][kRows];
-  int32_t* const dst = params.dst + first * params.dst_stride;
 #pragma GCC unroll 4
   for (size_t c = 0; c < kChains; ++c)
 #pragma GCC unroll 16
     for (size_t i = 0; i < kRows; ++i)
-      sum[c][i] = c == 0 && params.accumulate ? _mm512_load_si512(dst + i * params.dst_stride)
-                                              : _mm512_setzero_si512();
-  const Rows rows(params.lhs_stride);
-  const uint8_t* const lhs = params.lhs + first * params.lhs_stride;
-  const uint16_t* index = params.index;
-  const int8_t* values = params.values;
-  size_t q = params.quads;
+      sum[c][i] =
+          c == 0 && accumulate ? _mm512_load_si512(dst + i * dst_stride) : _mm512_setzero_si512();
+  size_t q = quads;
   for (; q >= kChains; q -= kChains, index += kChains, values += kChains * kNr * kKr)
 #pragma GCC unroll 4
     for (size_t c = 0; c < kChains; ++c)
@@ -86,7 +83,20 @@ void tile(const GemmS8SparseParams& params, size_t first) {
   for (size_t i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
     for (size_t c = 1; c < kChains; ++c) sum[0][i] = _mm512_add_epi32(sum[0][i], sum[c][i]);
-    _mm512_store_si512(dst + i * params.dst_stride, sum[0][i]);
+    _mm512_store_si512(dst + i * dst_stride, sum[0][i]);
+  }
+}
+
+template <size_t kRows>
+void tile(const GemmS8SparseParams& params, size_t first) {
+  const Rows rows(params.lhs_stride);
+  const uint8_t* const lhs = params.lhs + first * params.lhs_stride;
+  int32_t* const dst = params.dst + first * params.dst_stride;
+  for (size_t p = 0; p < params.panels; ++p) {
+    const size_t start = params.starts[p];
+    multiply<kRows>(lhs, rows, params.index + start, params.values + start * kNr * kKr,
+                    params.starts[p + 1] - start, params.accumulate, dst + p * kNr,
+                    params.dst_stride);
   }
 }
 

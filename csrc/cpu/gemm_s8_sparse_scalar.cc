@@ -5,12 +5,13 @@ namespace lepton {
 
 void gemm_s8_sparse_4x8c4_scalar(const GemmS8SparseParams& params) {
   constexpr size_t kNr = 8, kKr = 4;
-  for (size_t i = 0; i < params.m; ++i) {
-    int32_t* const dst = params.dst + i * params.dst_stride;
+  for (size_t t = 0; t < params.m * params.panels; ++t) {
+    const size_t i = t / params.panels, panel = t % params.panels;
+    int32_t* const dst = params.dst + i * params.dst_stride + panel * kNr;
     uint32_t sum[kNr] = {};
     if (params.accumulate)
       for (size_t j = 0; j < kNr; ++j) sum[j] = static_cast<uint32_t>(dst[j]);
-    for (size_t q = 0; q < params.quads; ++q) {
+    for (size_t q = params.starts[panel]; q < params.starts[panel + 1]; ++q) {
       const uint8_t* const lhs = params.lhs + i * params.lhs_stride + params.index[q] * kKr;
       const int8_t* const values = params.values + q * kNr * kKr;
       for (size_t j = 0; j < kNr; ++j)

@@ -102,14 +102,12 @@ class Tile {
     params.lhs_stride = block_.row_stride;
     params.dst_stride = kGroupColumns;
     params.accumulate = accumulate_;
-    for (size_t panel = first_; panel < last_; ++panel) {
-      const size_t start = sparse_.starts[panel];
-      params.quads = sparse_.starts[panel + 1] - start;
-      params.index = sparse_.index + start;
-      params.values = sparse_.values + start * nr_ * kKr;
-      params.dst = acc + (panel - first_) * nr_;
-      sparse_.kernel->run(params);
-    }
+    params.panels = last_ - first_;
+    params.starts = sparse_.starts + first_;
+    params.index = sparse_.index;
+    params.values = sparse_.values;
+    params.dst = acc;
+    sparse_.kernel->run(params);
     const size_t residual = row * block_.residual_stride + column_;
     const size_t dst = (row * block_.dst_stride + column_) * plan_.dst_size;
     out_.m = rows;

@@ -53,15 +53,21 @@ def test_tile(line: Line, rng: Rng, at_start: bool) -> None:
             lhs[i * stride : i * stride + k] = rows[i]
         index = rng.integers(0, k // 4, quads).astype(np.uint16)
         values = extremes(rng, (quads, nr, 4), -128, 127).astype(np.int8)
-        gathered = rows.reshape(m, -1, 4)[:, index].astype(np.int64)
-        want = np.einsum("mqr,qnr->mn", gathered, values.astype(np.int64))
-        start = rng.integers(-(2**31), 2**31, (m, nr)).astype(np.int32)
-        run = (line["name"], m, lhs, stride, index, values.reshape(-1), at_start)
+        panels = quads % 4 + 1
+        starts = np.sort(rng.integers(0, quads + 1, panels + 1)).astype(np.uint32)
+        starts[-1] = quads
+        want = np.zeros((m, panels, nr), np.int64)
+        for p in range(panels):
+            own = slice(starts[p], starts[p + 1])
+            gathered = rows.reshape(m, -1, 4)[:, index[own]].astype(np.int64)
+            want[:, p] = np.einsum("mqr,qnr->mn", gathered, values[own].astype(np.int64))
+        start = rng.integers(-(2**31), 2**31, want.shape).astype(np.int32)
+        run = (line["name"], m, lhs, stride, starts, index, values.reshape(-1), at_start)
         got = _core.testing.gemm_s8_sparse(*run)
-        np.testing.assert_array_equal(got.reshape(m, nr), want)
+        np.testing.assert_array_equal(got.reshape(want.shape), want)
         got = _core.testing.gemm_s8_sparse(*run, start.reshape(-1))
         wrapped = (want + start).astype(np.uint64).astype(np.uint32).astype(np.int32)
-        np.testing.assert_array_equal(got.reshape(m, nr), wrapped)
+        np.testing.assert_array_equal(got.reshape(want.shape), wrapped)
 
 
 def operands(isa: str, values: Array) -> tuple[tuple[str, Array], tuple[str, Array]]:

@@ -1,0 +1,155 @@
+"""Block-sparse int8 networks against the same networks dense, both in lepton_rt.
+
+    OMP_NUM_THREADS=1 python benchmarks/bench_sparse.py [--networks resnet50 bert_base] [--cpu]
+
+Every convolution and matrix product but the first and the last is pruned by blocks (prune), then
+all are quantised to int8 (quantize, two random samples). Dense and sparse sessions take turns;
+figures are medians. Each sparse result is checked once against the same weights packed densely: the
+same bits. --products times single products of shapes/gemm.txt at several shares of blocks instead.
+LEPTON_MAX_ISA picks the kernels. --cpu counts processor time, for one thread on a machine that has
+other work to do. --cache keeps exported networks in a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import numpy.typing as npt
+from bench_gemm import read_shapes
+from race import networks
+
+import lepton_rt
+from lepton_rt import _core
+from lepton_rt.graph.ir import Graph, Value
+from lepton_rt.lower import LowerContext
+from lepton_rt.lowering import rhs
+from lepton_rt.lowering.sparse import Sparse
+from lepton_rt.plan import Plan, Step, StepAttr
+
+Array = npt.NDArray[Any]
+Runner = Callable[[], Array]
+
+SPARSITIES = (0.75, 0.9)
+SHARES = (0.7, 0.5, 0.4, 0.25, 0.1)
+
+
+def exported(name: str, cache: str) -> bytes:
+    path = Path(cache or ".") / f"{name}.onnx"
+    if cache and path.exists():
+        return path.read_bytes()
+    data = networks.export(name)
+    if cache:
+        path.write_bytes(data)
+    return data
+
+
+def dense_only() -> Any:
+    """While it lasts, no weights are packed without their zeros."""
+    return mock.patch.object(rhs, "try_sparse", return_value=Sparse("", None, ""))
+
+
+def medians(run: dict[str, Runner], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in run}
+    for _ in range(rounds):
+        for name, call in run.items():
+            start = clock()
+            call()
+            times[name].append(clock() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def network(name: str, options: argparse.Namespace, clock: Callable[[], float]) -> None:
+    data = exported(name, options.cache)
+    calibration = networks.NETWORKS[name].samples(2, seed=2)
+    x = networks.NETWORKS[name].samples(1, seed=3)
+    run: dict[str, Runner] = {}
+
+    def add(label: str, model: Any) -> None:
+        made = lepton_rt.quantize(model, [calibration], progress=False)
+        session = lepton_rt.Session(made, threads=options.threads)
+        run[label] = lambda: np.asarray(session.run(x))
+        with dense_only():
+            same = lepton_rt.Session(made, threads=options.threads)
+        assert np.array_equal(session.run(x), same.run(x)), label
+
+    add("dense", data)
+    for sparsity in SPARSITIES:
+        add(f"{sparsity:.0%}", lepton_rt.prune(data, sparsity, block=tuple(options.block)))
+    took = medians(run, options.rounds, clock)
+    line = f"{name}: dense {took['dense'] * 1e3:.1f} ms"
+    for label in list(run)[1:]:
+        line += f"  {label} {took[label] * 1e3:.1f} ms ({took['dense'] / took[label]:.2f} times)"
+    print(line, flush=True)
+
+
+def product(b: Array, a: Array, threads: int) -> Runner:
+    """a · b, requantised to uint8, as a network of 8-bit layers runs it."""
+    packed = rhs.pack_rhs(LowerContext(Graph(), _core.max_isa()), b, None)
+    attrs: dict[str, StepAttr] = {"packed": 1, "k": b.shape[0], "n": b.shape[1]}
+    attrs.update(a_zero_point=128, y_zero_point=128)
+    plan = Plan(
+        isa=_core.max_isa(),
+        inputs={"a": Value(a.dtype, (None, None))},
+        outputs=["y"],
+        steps=[Step("lepton.QLinearMatMul", ["a", "b", "s"], ["y"], attrs, packed.kernel, "y")],
+        constants={"b": packed.data, "s": np.full(b.shape[1], 1e-3, np.float32)},
+        dtypes={"y": np.dtype(np.uint8)},
+    )
+    executor = _core.Executor(*plan.encode(), threads=threads)
+    return lambda: np.asarray(executor.run([a])[0])
+
+
+def products(options: argparse.Namespace, clock: Callable[[], float]) -> None:
+    """Weights drawn from a normal distribution, each column scaled to int8."""
+    rng = np.random.default_rng(0)
+    outputs, inputs = options.block
+    print(
+        "    m     k     n  GMAC/s dense; times as fast with blocks:", *(f"{s:.0%}" for s in SHARES)
+    )
+    for m, k, n, note in read_shapes():
+        a = rng.integers(0, 256, (m, k), dtype=np.uint8)
+        real = rng.standard_normal((k, n))
+        b = np.rint(real / np.abs(real).max(axis=0) * 127).astype(np.int8)
+        with dense_only():
+            run = {"dense": product(b, a, options.threads)}
+        for share in SHARES:
+            held = rng.random((-(-k // inputs), -(-n // outputs))) < share
+            mask = np.repeat(np.repeat(held, inputs, axis=0), outputs, axis=1)[:k, :n]
+            # The limit at which lowering turns to sparse kernels is what this measures.
+            with mock.patch("lepton_rt.lowering.sparse._PAYS_BELOW", 1.0):
+                run[f"{share:.0%}"] = product(b * mask, a, options.threads)
+        took = medians(run, max(5, int(1e9 / (m * k * n))), clock)
+        ratios = "  ".join(f"{took['dense'] / took[name]:5.2f}" for name in list(run)[1:])
+        print(
+            f"{m:5} {k:5} {n:5} {m * k * n / took['dense'] / 1e9:7.0f}  {ratios}  {note}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="+", default=["resnet50", "bert_base"])
+    parser.add_argument("--products", action="store_true")
+    parser.add_argument("--block", type=int, nargs=2, default=[16, 4])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--cache", default="")
+    parser.add_argument("--cpu", action="store_true", help="processor time, one thread only")
+    options = parser.parse_args()
+    clock = time.thread_time if options.cpu else time.perf_counter
+    if options.products:
+        products(options, clock)
+        return
+    for name in options.networks:
+        network(name, options, clock)
+
+
+if __name__ == "__main__":
+    main()
