@@ -23,9 +23,48 @@ inline __m256i broadcast_quad(const uint8_t* p) {
   return _mm256_set1_epi32(quad);
 }
 
+// Rows of lhs by the addressing modes alone: a base, and 1, 2 or 4 times a register. Pinned,
+// because GCC would step from row to row with an addition for every broadcast.
+class Rows {
+ public:
+  explicit Rows(size_t stride)
+      : one_(stride), three_(3 * stride), five_(5 * stride), seven_(7 * stride) {
+    asm volatile("" : "+r"(one_), "+r"(three_), "+r"(five_), "+r"(seven_));
+  }
+  template <size_t kRow>
+  const uint8_t* at(const uint8_t* base) const {
+    if (kRow == 3) return base + three_;
+    if (kRow == 5) return base + five_;
+    if (kRow == 6) return base + 2 * three_;
+    if (kRow == 7) return base + seven_;
+    return base + kRow * one_;
+  }
+
+ private:
+  size_t one_, three_, five_, seven_;
+};
+
+// A run's products of rows kRow and after.
+template <size_t kRow, size_t kRows, size_t kLength>
+inline void add_rows(const Rows& rows, const uint8_t* const (&from)[kLength],
+                     const __m256i (&rhs_i8x32)[kLength], __m256i ones_i16x16,
+                     __m256i (&sum)[kRows]) {
+  __m256i run_i16x16 = _mm256_maddubs_epi16(broadcast_quad(rows.at<kRow>(from[0])), rhs_i8x32[0]);
+  pin(run_i16x16);
+#pragma GCC unroll 4
+  for (size_t q = 1; q < kLength; ++q) {
+    const __m256i lhs_u8x32 = broadcast_quad(rows.at<kRow>(from[q]));
+    run_i16x16 = _mm256_add_epi16(run_i16x16, _mm256_maddubs_epi16(lhs_u8x32, rhs_i8x32[q]));
+    pin(run_i16x16);
+  }
+  sum[kRow] = _mm256_add_epi32(sum[kRow], _mm256_madd_epi16(run_i16x16, ones_i16x16));
+  pin(sum[kRow]);
+  if constexpr (kRow + 1 < kRows) add_rows<kRow + 1>(rows, from, rhs_i8x32, ones_i16x16, sum);
+}
+
 template <size_t kRows, size_t kLength>
-inline void add_run(const uint8_t* lhs, size_t stride, const int8_t* values, const uint16_t* places,
-                    __m256i ones_i16x16, __m256i (&sum)[kRows]) {
+inline void add_run(const uint8_t* lhs, const Rows& rows, const int8_t* values,
+                    const uint16_t* places, __m256i ones_i16x16, __m256i (&sum)[kRows]) {
   __m256i rhs_i8x32[kLength];
   const uint8_t* from[kLength];
 #pragma GCC unroll 4
@@ -34,35 +73,23 @@ inline void add_run(const uint8_t* lhs, size_t stride, const int8_t* values, con
     pin(rhs_i8x32[q]);
     from[q] = lhs + kKr * places[q];
   }
-#pragma GCC unroll 8
-  for (size_t i = 0; i < kRows; ++i) {
-    __m256i run_i16x16 = _mm256_maddubs_epi16(broadcast_quad(from[0] + i * stride), rhs_i8x32[0]);
-    pin(run_i16x16);
-#pragma GCC unroll 4
-    for (size_t q = 1; q < kLength; ++q) {
-      const __m256i lhs_u8x32 = broadcast_quad(from[q] + i * stride);
-      run_i16x16 = _mm256_add_epi16(run_i16x16, _mm256_maddubs_epi16(lhs_u8x32, rhs_i8x32[q]));
-      pin(run_i16x16);
-    }
-    sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(run_i16x16, ones_i16x16));
-    pin(sum[i]);
-  }
+  add_rows<0>(rows, from, rhs_i8x32, ones_i16x16, sum);
 }
 
 // Returns where the next section begins.
 template <size_t kRows>
-inline const int8_t* add_section(const RunSection& section, const uint8_t* lhs, size_t stride,
+inline const int8_t* add_section(const RunSection& section, const uint8_t* lhs, const Rows& rows,
                                  __m256i ones_i16x16, __m256i (&sum)[kRows]) {
   const size_t quads = section.quads();
   const int8_t* values = reinterpret_cast<const int8_t*>(&section + 1);
   const uint16_t* places = reinterpret_cast<const uint16_t*>(values + quads * kQuadBytes);
   const int8_t* const end = reinterpret_cast<const int8_t*>(places) + (quads * 2 + 31) / 32 * 32;
   for (size_t n = section.runs4; n > 0; --n, values += 4 * kQuadBytes, places += 4)
-    add_run<kRows, 4>(lhs, stride, values, places, ones_i16x16, sum);
+    add_run<kRows, 4>(lhs, rows, values, places, ones_i16x16, sum);
   for (size_t n = section.runs2; n > 0; --n, values += 2 * kQuadBytes, places += 2)
-    add_run<kRows, 2>(lhs, stride, values, places, ones_i16x16, sum);
+    add_run<kRows, 2>(lhs, rows, values, places, ones_i16x16, sum);
   for (size_t n = section.runs1; n > 0; --n, values += kQuadBytes, ++places)
-    add_run<kRows, 1>(lhs, stride, values, places, ones_i16x16, sum);
+    add_run<kRows, 1>(lhs, rows, values, places, ones_i16x16, sum);
   return end;
 }
 
@@ -70,6 +97,7 @@ template <size_t kRows>
 void tile(const GemmS8Params& params) {
   __m256i ones_i16x16 = _mm256_set1_epi16(1);
   pin(ones_i16x16);
+  const Rows rows(params.lhs_stride);
   const int8_t* rhs = static_cast<const int8_t*>(params.rhs);
   for (size_t j = 0; j < params.n; j += kStripColumns) {
     __m256i sum[kRows];
@@ -83,8 +111,7 @@ void tile(const GemmS8Params& params) {
     while (more) {
       const RunSection& section = *reinterpret_cast<const RunSection*>(rhs);
       more = section.more != 0;
-      rhs = add_section(section, static_cast<const uint8_t*>(params.lhs), params.lhs_stride,
-                        ones_i16x16, sum);
+      rhs = add_section(section, static_cast<const uint8_t*>(params.lhs), rows, ones_i16x16, sum);
     }
 #pragma GCC unroll 8
     for (size_t i = 0; i < kRows; ++i)
