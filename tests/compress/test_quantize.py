@@ -137,6 +137,31 @@ def test_weights_and_biases() -> None:
     assert dense(graph, bias.inputs[0]).dtype == np.int32
 
 
+def test_weights_of_seven_bits() -> None:
+    """Every column reaches ±63 and stays there; ONNX Runtime computes the same from them."""
+    made = quantized(cnn(), bits=7)
+    weights = [
+        dense(made.graph, producer(made.graph, node.inputs[1]).inputs[0])
+        for node in made.graph.nodes
+        if node.op in {"Conv", "Gemm"}
+    ]
+    assert weights
+    for w in weights:
+        assert w.dtype == np.int8
+        assert (np.abs(w.astype(int)).reshape(len(w), -1).max(1) == 63).all()
+    x = batches(seed=9, count=1)[0]
+    expected = run_onnx(export_onnx(made.graph, opset=21), {"x": x})[0]
+    assert np.abs(lepton_rt.Session(made).run(x) - expected).max() < 0.01
+
+
+def test_seven_bits_are_summed_in_sixteen(isa: str) -> None:
+    """explain() says so where the processor has no VNNI."""
+    notes = [row.note for row in lepton_rt.Session(quantized(cnn(), bits=7), isa=isa).explain()]
+    in_runs = [note for note in notes if note.startswith("16-bit sums of 4, 2, 1 quads")]
+    assert bool(in_runs) == (isa in {"avx2", "avx512"})
+    assert all("activations <= 255" in note for note in in_runs)
+
+
 def test_per_tensor_weights() -> None:
     graph = quantized(cnn(), per_channel=False).graph
     for node in graph.nodes:
@@ -173,6 +198,8 @@ def test_bad_options() -> None:
         quantized(cnn(), method="best")
     with pytest.raises(ValueError, match="uint8"):
         quantized(cnn(), activation="int4")
+    with pytest.raises(ValueError, match="bits must be 7 or 8"):
+        quantized(cnn(), bits=4)
     with pytest.raises(lepton_rt.ModelError, match="no convolution"):
         quantized(cnn(), exclude=["Conv", "Gemm"])
 

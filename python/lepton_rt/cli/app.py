@@ -105,7 +105,7 @@ def quantize(
     mode: Annotated[
         str, typer.Option(help="static (needs --data), dynamic or weight_only.")
     ] = "static",
-    bits: Annotated[int, typer.Option(help="8 or 4, of weight_only.")] = 8,
+    bits: Annotated[int, typer.Option(help="Of the weights: 8, 7, or 4 of weight_only.")] = 8,
     group_size: Annotated[int, typer.Option(help="Rows per scale of weight_only.")] = 128,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "minmax",
     exclude: Annotated[

@@ -29,13 +29,16 @@ def insert_qdq(
     placement: Placement,
     parameters: Mapping[str, TensorParameters],
     per_channel: bool = True,
+    bits: int = 8,
 ) -> Graph:
     """The quantised graph. parameters: one entry for each tensor in placement.observed.
+
+    bits: of the weights, 8 or 7.
 
     Tensor names survive: t becomes `t` → QuantizeLinear → `t_quantized` → DequantizeLinear →
     `t_dequantized`. An output of the graph keeps its name on the dequantised side instead.
     """
-    return _Writer(graph, placement, parameters, per_channel).write()
+    return _Writer(graph, placement, parameters, per_channel, bits).write()
 
 
 class _Writer:
@@ -45,12 +48,13 @@ class _Writer:
         placement: Placement,
         parameters: Mapping[str, TensorParameters],
         per_channel: bool,
+        bits: int,
     ) -> None:
         self.source = graph
         self.placement = placement
         self.parameters = parameters
         self.builder = QdqBuilder(graph)
-        self.operands = LayerOperands(self.builder, per_channel)
+        self.operands = LayerOperands(self.builder, per_channel, bits)
         self._twins: dict[str, str] = {}  # tensor → its dequantised twin
         self._shared: dict[str, tuple[str, str]] = {}  # root → names of scale and zero point
         self._added_bias: dict[int, str] = {}  # id of a unit → dequantised bias of its MatMul

@@ -16,9 +16,10 @@ FloatArray = npt.NDArray[np.float32]
 class LayerOperands:
     """Quantises the constant operands of layers; a weight shared by several is stored once."""
 
-    def __init__(self, builder: QdqBuilder, per_channel: bool) -> None:
+    def __init__(self, builder: QdqBuilder, per_channel: bool, bits: int) -> None:
         self.builder = builder
         self.per_channel = per_channel
+        self.bits = bits
         self._twins: dict[tuple[str, int | None, bytes], str] = {}
 
     def quantize(self, node: Node, unit: Unit, x_scale: np.float32) -> str:
@@ -90,7 +91,7 @@ class LayerOperands:
                 floor = floor.max(initial=0.0)
             elif floor.size != weight.shape[axis]:  # ConvTranspose with groups
                 floor = floor.reshape(-1, weight.shape[axis]).max(axis=0)
-        quantized = quantize_weight(name, weight, axis, floor)
+        quantized = quantize_weight(name, weight, axis, floor, self.bits)
         key = (name, axis, quantized.scale.tobytes())
         if key not in self._twins:
             scale = self.builder.constant(quantized.scale, f"{name}_scale")

@@ -54,23 +54,25 @@ def quantize_weight(
     weight: npt.NDArray[np.float32],
     axis: int | None,
     floor: float | npt.NDArray[Any] = 0.0,
+    bits: int = 8,
 ) -> QuantizedWeight:
-    """Symmetric int8, -127 … 127, per entry along axis or per tensor (axis None).
+    """Symmetric int8, -127 … 127 (7 bits: -63 … 63), per entry along axis or tensor (axis None).
 
     floor: smallest scale allowed, a scalar or one per channel. Raises ModelError on NaN or
     infinity.
     """
+    largest = 2 ** (bits - 1) - 1
     if not np.isfinite(weight).all():
         raise ModelError(f"weight {name!r} holds NaN or infinity")
     others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
     peak = np.abs(weight).max(axis=others, initial=0.0).astype(np.float64)
-    scale = np.where(peak > 0, peak / 127, 1.0)
+    scale = np.where(peak > 0, peak / largest, 1.0)
     scale = np.clip(np.maximum(scale, floor), _MIN_SCALE, _MAX_SCALE).astype(np.float32)
     shape = [1] * weight.ndim
     if axis is not None:
         shape[axis] = -1
     level = np.rint(weight / scale.reshape(shape))
-    return QuantizedWeight(np.clip(level, -127, 127).astype(np.int8), scale, axis)
+    return QuantizedWeight(np.clip(level, -largest, largest).astype(np.int8), scale, axis)
 
 
 def bias_scale_floor(bias: npt.NDArray[np.float32], x_scale: np.float32) -> npt.NDArray[np.float64]:

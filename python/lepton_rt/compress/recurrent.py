@@ -12,7 +12,7 @@ from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Constant, Graph, Node, subg
 _RECURRENT = ("LSTM", "GRU", "RNN")
 
 
-def quantize_rnn_weights(graph: Graph, excluded: Collection[str] = ()) -> Graph:
+def quantize_rnn_weights(graph: Graph, excluded: Collection[str] = (), bits: int = 8) -> Graph:
     """LSTM, GRU and RNN with constant float32 W and R as lepton.DynamicQuantizeLSTM, …
 
     Weights become symmetric int8 with one scale per direction and gate channel; inputs and states
@@ -23,7 +23,7 @@ def quantize_rnn_weights(graph: Graph, excluded: Collection[str] = ()) -> Graph:
     made: dict[str, tuple[str, str]] = {}
     left_alone = set(excluded)
     result.nodes = [
-        node if not left_alone.isdisjoint(node.outputs) else _quantized(node, result, made)
+        node if not left_alone.isdisjoint(node.outputs) else _quantized(node, result, made, bits)
         for node in result.nodes
     ]
     reads = {name for node in result.nodes for name in node.inputs} | set(result.outputs)
@@ -32,7 +32,7 @@ def quantize_rnn_weights(graph: Graph, excluded: Collection[str] = ()) -> Graph:
     return result
 
 
-def _quantized(node: Node, graph: Graph, made: dict[str, tuple[str, str]]) -> Node:
+def _quantized(node: Node, graph: Graph, made: dict[str, tuple[str, str]], bits: int) -> Node:
     if node.domain or node.op not in _RECURRENT:
         return node
     weights = [graph.array(name) for name in node.inputs[1:3]]
@@ -46,7 +46,7 @@ def _quantized(node: Node, graph: Graph, made: dict[str, tuple[str, str]]) -> No
         assert array is not None
         name = operands[i]
         if name not in made:
-            made[name] = _add_weight(graph, name, array)
+            made[name] = _add_weight(graph, name, array, bits)
         operands[i], scale = made[name]
         scales.append(scale)
     operands += [scales[0], "", scales[1]]
@@ -54,9 +54,9 @@ def _quantized(node: Node, graph: Graph, made: dict[str, tuple[str, str]]) -> No
     return Node(op, operands, list(node.outputs), dict(node.attrs), LEPTON_DOMAIN, node.name)
 
 
-def _add_weight(graph: Graph, name: str, array: Array) -> tuple[str, str]:
+def _add_weight(graph: Graph, name: str, array: Array, bits: int) -> tuple[str, str]:
     """Names of the int8 weights and of their scales [directions, columns]."""
-    flat = quantize_weight(name, array.reshape(-1, array.shape[2]), axis=0)
+    flat = quantize_weight(name, array.reshape(-1, array.shape[2]), axis=0, bits=bits)
     values = graph.fresh_name(f"{name}_quantized")
     graph.constants[values] = Constant.of(flat.values.reshape(array.shape))
     scale = graph.fresh_name(f"{name}_scale")

@@ -26,15 +26,19 @@ _CLIPS = np.linspace(1.0, 0.5, 21)
 FloatArray = npt.NDArray[np.float32]
 
 
-def quantize_dynamic(graph: Graph, excluded: Collection[str], per_channel: bool) -> Graph:
+def quantize_dynamic(
+    graph: Graph, excluded: Collection[str], per_channel: bool, bits: int = 8
+) -> Graph:
     """DynamicQuantizeLinear → MatMulInteger → Cast → Mul for every product, weights int8.
+
+    bits: of the weights, 8 or 7.
 
     Recurrent layers become lepton.DynamicQuantizeLSTM and its like. graph: a prepared float graph.
     excluded: outputs of nodes to leave. Raises ModelError when neither is left.
     """
-    recurrent = quantize_rnn_weights(graph, excluded)
+    recurrent = quantize_rnn_weights(graph, excluded, bits)
     found = any(n.key.startswith(f"{LEPTON_DOMAIN}.DynamicQuantize") for n in recurrent.nodes)
-    return _Writer(recurrent, excluded, _Dynamic(per_channel)).write(found)
+    return _Writer(recurrent, excluded, _Dynamic(per_channel, bits)).write(found)
 
 
 def quantize_weights(
@@ -132,8 +136,9 @@ class _Product:
 
 
 class _Dynamic(_Product):
-    def __init__(self, per_channel: bool) -> None:
+    def __init__(self, per_channel: bool, bits: int) -> None:
         self.per_channel = per_channel
+        self.bits = bits
 
     def write(self, writer: _Writer, node: Node, weight: FloatArray, output: str) -> None:
         x, name = node.inputs[:2]
@@ -147,7 +152,8 @@ class _Dynamic(_Product):
         q, x_scale, x_zero = writer.ranges[x]
         key = f"{name} {node.attrs.get('transB', 0)}"
         if key not in writer.constants:
-            made = quantize_weight(name, weight, 1 if self.per_channel else None)
+            axis = 1 if self.per_channel else None
+            made = quantize_weight(name, weight, axis, bits=self.bits)
             writer.constants[key] = [
                 writer.constant(made.values, f"{name}_quantized"),
                 writer.constant(made.scale, f"{name}_scale"),
