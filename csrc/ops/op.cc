@@ -22,7 +22,10 @@ const NamedFactory kFactories[] = {
 
 }  // namespace
 
+Status make_row_blocks(const StepDesc&, std::unique_ptr<Op>*);  // row_blocks.cc
+
 OpFactory find_op(std::string_view name) {
+  if (name.find('+') != std::string_view::npos) return make_row_blocks;
   for (const NamedFactory& f : kFactories)
     if (f.factory != nullptr && f.name == name) return f.factory;
   return nullptr;
@@ -32,6 +35,16 @@ const Attrs::Entry* Attrs::find(std::string_view name) const {
   for (const Entry& e : entries_)
     if (e.name == name) return &e;
   return nullptr;
+}
+
+Attrs Attrs::group(std::string_view prefix) const {
+  Attrs found;
+  for (Entry e : entries_) {
+    if (e.name.substr(0, prefix.size()) != prefix) continue;
+    e.name.remove_prefix(prefix.size());
+    found.add(e);
+  }
+  return found;
 }
 
 int64_t Attrs::i(std::string_view name, int64_t otherwise) const {

@@ -51,6 +51,8 @@ class Attrs {
   };
   Ints ints(std::string_view name) const;
   Floats floats(std::string_view name) const;
+  // Those whose names begin with `prefix`, without it.
+  Attrs group(std::string_view prefix) const;
 
  private:
   const Entry* find(std::string_view name) const;
@@ -151,7 +153,7 @@ class Op {
 
 using OpFactory = Status (*)(const StepDesc&, std::unique_ptr<Op>*);
 
-// Null when no family has this name.
+// Null when no family has this name. "A+B": row_blocks.cc.
 OpFactory find_op(std::string_view name);
 
 // Bytes rounded up to whole cache lines, as scratch partitions want them.

@@ -104,6 +104,9 @@ def compile_model(
     """
     from lepton_rt.host import HostRunner, warn_about
     from lepton_rt.lower import lower
+    from lepton_rt.lowering.attention_heads import absorb_heads
+    from lepton_rt.lowering.qlinear_attention import fuse_qlinear_attention
+    from lepton_rt.lowering.row_blocks import join_rows
     from lepton_rt.passes import legalise, optimise
     from lepton_rt.state import checked_pairs
 
@@ -115,6 +118,10 @@ def compile_model(
         prepared = prepare(stateful)
         choose, gains = _chosen(prepared, options, prepare, threads, folder)
         lowered = lower(prepared, options.isa, prepare, choose)
+        if options.optimise:
+            plan = fuse_qlinear_attention(lowered.plan, lowered.graph)
+            plan = absorb_heads(plan, lowered.graph)
+            lowered.plan = join_rows(plan, lowered.graph)
     warn_about(lowered.host)
     interface = Interface(
         tuple(TensorSpec.of(name, value) for name, value in graph.inputs.items()),

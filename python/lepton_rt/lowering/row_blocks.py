@@ -1,0 +1,136 @@
+"""Joins an integer matrix product with the steps after it that work row by row.
+
+The joined step runs them one after another over blocks of rows (csrc/ops/row_blocks.cc), so what
+stands between them stays in cache. Products of one operand, such as queries, keys and values, form
+one step too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lepton_rt.graph.ir import Graph
+from lepton_rt.plan import DTYPE_CODES, Plan, Step, StepAttr
+
+__all__ = ["join_rows"]
+
+_PRODUCT = "lepton.QLinearMatMul"
+_NORMS = {"LayerNormalization", "RMSNormalization"}
+_TAILS = _NORMS | {"lepton.Elementwise", "lepton.Lookup", "QuantizeLinear", "DequantizeLinear"}
+_MOST_STEPS = 24
+
+Dims = tuple[Any, ...]
+
+
+def join_rows(plan: Plan, graph: Graph) -> Plan:
+    """The plan with joined steps. graph: what it was lowered from, for the shapes of tensors."""
+    shapes = _shapes(plan, graph)
+    groups: list[_Group] = []
+    for step in plan.steps:
+        if not groups or not groups[-1].take(step):
+            groups.append(_Group(step, shapes, plan.constants))
+    readers = _last_readers(plan)
+    steps: list[Step] = []
+    for group in groups:
+        steps += [group.joined(plan, readers)] if len(group.steps) > 1 else group.steps
+    return Plan(plan.isa, plan.inputs, plan.outputs, steps, plan.constants, plan.dtypes)
+
+
+def _shapes(plan: Plan, graph: Graph) -> dict[str, Dims]:
+    """Shapes of tensors that are computed, where every size is known or has a name."""
+    shapes = {}
+    for name in [*plan.inputs, *(out for step in plan.steps for out in step.outputs)]:
+        value = graph.value(name) if name else None
+        if value is not None and value.shape is not None and None not in value.shape:
+            shapes[name] = tuple(value.shape)
+    return shapes
+
+
+def _last_readers(plan: Plan) -> dict[str, int]:
+    """Tensor → id of the last step that reads it; 0 for outputs of the graph."""
+    readers = {name: id(step) for step in plan.steps for name in step.inputs if name}
+    readers.update(dict.fromkeys(plan.outputs, 0))
+    return readers
+
+
+@dataclass
+class _Group:
+    """A product, or several of one operand, and what follows them."""
+
+    first: Step
+    shapes: Mapping[str, Dims]
+    constants: Mapping[str, Any]
+    steps: list[Step] = field(default_factory=list)
+    made: set[str] = field(default_factory=set)
+    lead: Dims | None = None
+
+    def __post_init__(self) -> None:
+        self.steps = [self.first]
+        if self.first.op == _PRODUCT and self.first.attrs.get("packed"):
+            shape = self.shapes.get(self.first.inputs[0], ())
+            self.lead = shape[:-1] if len(shape) > 1 else None
+            if not self._is_row_wise(self.first):
+                self.lead = None
+        self.made.update(self.first.outputs)
+
+    def take(self, step: Step) -> bool:
+        """Adds the step after the last one, if it belongs here."""
+        if self.lead is None or len(self.steps) >= _MOST_STEPS or not self._is_row_wise(step):
+            return False
+        reads_group = not self.made.isdisjoint(step.inputs)
+        if step.op == _PRODUCT:
+            fits = bool(step.attrs.get("packed")) and step.inputs[0] == self.first.inputs[0]
+            fits = fits and not reads_group
+        else:
+            fits = step.op in _TAILS and reads_group
+        if fits:
+            self.steps.append(step)
+            self.made.update(step.outputs)
+        return fits
+
+    def _is_row_wise(self, step: Step) -> bool:
+        """Whether all that the step reads and writes, constants aside, has these rows."""
+        if len(step.outputs) != 1 or not step.outputs[0]:
+            return False
+        made = self.shapes.get(step.outputs[0], ())
+        if len(made) < 2 or made[:-1] != self.lead:
+            return False
+        if step.op in _NORMS and step.attrs.get("axis", -1) not in (-1, len(made) - 1):
+            return False
+        computed = [name for name in step.inputs if name and name not in self.constants]
+        return all(self.shapes.get(name, ())[:-1] == self.lead for name in computed)
+
+    def joined(self, plan: Plan, readers: Mapping[str, int]) -> Step:
+        """The steps as one."""
+        members = {id(step) for step in self.steps}
+        inputs = list(
+            dict.fromkeys(n for s in self.steps for n in s.inputs if n and n not in self.made)
+        )
+        values = [step.outputs[0] for step in self.steps]
+        results = [
+            i for i, name in enumerate(values) if readers.get(name, -1) not in members | {-1}
+        ]
+        numbers = {name: i for i, name in enumerate([*inputs, *values])}
+        attrs: dict[str, StepAttr] = {
+            "rows": [int(name not in plan.constants) for name in inputs],
+            "values": [DTYPE_CODES[np.dtype(plan.dtypes[name]).name] for name in values],
+            "results": results,
+        }
+        for i, step in enumerate(self.steps):
+            attrs[f"{i}.in"] = [numbers.get(name, -1) for name in step.inputs]
+            attrs[f"{i}.out"] = [numbers[name] for name in step.outputs]
+            given = {**step.attrs, "axis": -1} if step.op in _NORMS else step.attrs
+            attrs.update({f"{i}.{name}": value for name, value in given.items()})
+        return Step(
+            "+".join(step.op for step in self.steps),
+            inputs,
+            [values[i] for i in results],
+            attrs,
+            "+".join(step.kernel for step in self.steps).rstrip("+"),
+            self.first.name,
+            self.first.note,
+        )
