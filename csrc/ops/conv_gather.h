@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "ops/conv_geometry.h"
 
@@ -95,7 +96,20 @@ class Gather {
   }
 
   void pad(int64_t m, int64_t k, Out* dst) const {
-    for (int64_t i = 0; i < m; ++i) std::fill_n(dst + i * stride_, k, copy_.padding);
+    for (int64_t i = 0; i < m; ++i) fill(k, dst + i * stride_);
+  }
+
+  // Few elements (edges, ends of short rows) without a call of memset, which costs more than they
+  // do.
+  void fill(int64_t k, Out* dst) const {
+    if (k >= 8) {
+      std::fill_n(dst, k, copy_.padding);
+      return;
+    }
+    const Out four[4] = {copy_.padding, copy_.padding, copy_.padding, copy_.padding};
+    if (k & 4) std::memcpy(dst, four, 4 * sizeof(Out)), dst += 4;
+    if (k & 2) std::memcpy(dst, four, 2 * sizeof(Out)), dst += 2;
+    if (k & 1) *dst = copy_.padding;
   }
 
   const Window w_;
