@@ -10,6 +10,7 @@ namespace lepton {
 
 void register_system(pybind11::module_& m);
 void register_executor(pybind11::module_& m);
+void register_custom_op(pybind11::module_& m);
 void register_gemm(pybind11::module_& m);
 void register_testing(pybind11::module_& m);
 void register_testing_conv(pybind11::module_& m);         // after register_testing

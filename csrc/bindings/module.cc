@@ -5,6 +5,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "Native runtime of lepton_rt.";
   lepton::register_system(m);
   lepton::register_executor(m);
+  lepton::register_custom_op(m);
   lepton::register_gemm(m);
   lepton::register_testing(m);
   lepton::register_testing_conv(m);

@@ -36,6 +36,9 @@ class Attrs {
   };
   void add(Entry e) { entries_.push_back(e); }
 
+  std::vector<Entry>::const_iterator begin() const { return entries_.begin(); }
+  std::vector<Entry>::const_iterator end() const { return entries_.end(); }
+
   bool has(std::string_view name) const { return find(name) != nullptr; }
   int64_t i(std::string_view name, int64_t otherwise = 0) const;
   float f(std::string_view name, float otherwise = 0.f) const;

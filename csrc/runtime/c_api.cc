@@ -3,6 +3,7 @@
 #include <cstring>
 #include <new>
 
+#include "ops/custom_op.h"
 #include "runtime/executor.h"
 #include "runtime/plan_file.h"
 
@@ -226,6 +227,13 @@ lepton_status lepton_run(lepton_session* session, const lepton_tensor* inputs,
     return session == nullptr || inputs == nullptr || outputs == nullptr
                ? lepton::null_argument()
                : lepton::run(*session, inputs, outputs);
+  });
+}
+
+lepton_status lepton_load_op_library(const char* path) {
+  return lepton::guarded([&] {
+    std::vector<std::pair<std::string, std::string>> names;
+    return path == nullptr ? lepton::null_argument() : lepton::load_op_library(path, &names);
   });
 }
 

@@ -84,6 +84,10 @@ LEPTON_API lepton_status lepton_shapes(lepton_session* session, const lepton_ten
 LEPTON_API lepton_status lepton_run(lepton_session* session, const lepton_tensor* inputs,
                                     lepton_tensor* outputs);
 
+/* Loads a library of custom operators (lepton_op.h) for the rest of the process. It must be loaded
+ * before a plan that uses its operators is opened. */
+LEPTON_API lepton_status lepton_load_op_library(const char* path);
+
 /* What went wrong in the last call of this thread that failed; "" before any did. */
 LEPTON_API const char* lepton_error(void);
 LEPTON_API const char* lepton_version(void);

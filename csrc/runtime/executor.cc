@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ops/custom_op.h"
 #include "runtime/control_flow.h"
 
 namespace lepton {
@@ -31,8 +32,9 @@ Status make_op(const StepDesc& desc, const HostFn& host, std::unique_ptr<Op>* op
     return {};
   }
   const OpFactory factory = find_op(desc.op);
-  if (factory == nullptr) return unsupported("no native kernel for " + std::string(desc.op));
-  return factory(desc, op);
+  if (factory != nullptr) return factory(desc, op);
+  if (const lepton_op* custom = find_custom_op(desc.op)) return make_custom_op(*custom, desc, op);
+  return unsupported("no native kernel for " + std::string(desc.op));
 }
 
 Status Executor::create(std::shared_ptr<const Plan> plan, ExecutorOptions options,

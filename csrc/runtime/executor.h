@@ -50,7 +50,7 @@ class Executor {
   std::vector<std::unique_ptr<Context>> idle_;
 };
 
-// Makes the operator of one step: from ops.inc, or a host step ("lepton.Host").
+// Makes the operator of one step: from ops.inc, a library's own, or a host step ("lepton.Host").
 Status make_op(const StepDesc& desc, const HostFn& host, std::unique_ptr<Op>* op);
 
 }  // namespace lepton

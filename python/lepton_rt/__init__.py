@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lepton_rt.compress.prune import PrunedModel, prune
     from lepton_rt.compress.quantize import QuantizedModel, quantize
     from lepton_rt.compress.share import SharedModel, share_weights
-    from lepton_rt.custom import register_op
+    from lepton_rt.custom import load_op_library, register_op
     from lepton_rt.explanation import Explanation
     from lepton_rt.generation import generate
     from lepton_rt.graph.lepton_io import load_lepton, save_lepton
@@ -44,6 +44,7 @@ _LAZY = {
     "import_onnx": "lepton_rt.graph.onnx_io",
     "load_lepton": "lepton_rt.graph.lepton_io",
     "load_model": "lepton_rt.zoo",
+    "load_op_library": "lepton_rt.custom",
     "preprocess_image": "lepton_rt.zoo",
     "prune": "lepton_rt.compress.prune",
     "quantize": "lepton_rt.compress.quantize",
@@ -79,6 +80,7 @@ __all__ = [
     "import_onnx",
     "load_lepton",
     "load_model",
+    "load_op_library",
     "preprocess_image",
     "prune",
     "quantize",

@@ -111,6 +111,23 @@ def pack_gemm_s8(
     Raises ValueError when the kernel cannot hold a difference (see choose_gemm_s8).
     """
 
+def load_op_library(path: str) -> list[tuple[str, str]]:
+    """Loads a library of custom operators; returns domain and name of each.
+
+    Raises InputError for what is no such library, UnsupportedError for one of another version.
+    """
+
+def infer_custom_op(
+    key: str,
+    inputs: list[tuple[int, list[int]] | None],
+    attributes: list[tuple[str, int, int, bytes]],
+    num_outputs: int,
+) -> list[tuple[int, list[int]]]:
+    """(ONNX element type, dims) of the outputs of a library's operator; -1: a free dimension.
+
+    Raises InputError with what the operator says.
+    """
+
 def rejected_steps(meta: bytes, blobs: list[Array]) -> list[tuple[int, str]]:
     """(index, reason) of every step that has no native kernel."""
 

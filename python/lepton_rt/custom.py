@@ -1,23 +1,31 @@
-"""Operators of the user's own, written in Python, run as host steps."""
+"""Operators of the user's own: Python functions, run as host steps, or from native libraries."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lepton_rt.errors import ModelError
+from lepton_rt import _core
+from lepton_rt.errors import InputError, ModelError
+from lepton_rt.graph.inference.context import dtype_from_name
 from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Dim, Graph, Node, Value
+from lepton_rt.plan import DTYPE_CODES, attribute_payload, joined
 
 
 @dataclass(frozen=True)
 class CustomOp:
-    """What `register_op` was given."""
+    """What `register_op` was given; run is None for an operator of a native library."""
 
-    run: Callable[..., Any]
+    run: Callable[..., Any] | None
     infer: Callable[..., Any] | None
+
+    @property
+    def is_native(self) -> bool:
+        return self.run is None
 
 
 _REGISTERED: dict[tuple[str, str], CustomOp] = {}
@@ -54,6 +62,26 @@ def register_op(
     _REGISTERED[domain, name] = CustomOp(function, infer)
 
 
+def load_op_library(path: str | os.PathLike[str]) -> list[str]:
+    """Loads a shared library of operators written against ``lepton_op.h``, for models to use.
+
+    The header lies in the package's ``include`` folder. The library is trusted: it runs in this
+    process, and stays loaded until it ends. An operator registered before under the same name is
+    replaced, for models compiled later.
+
+    Returns:
+        The operators' names, as "domain.Name".
+
+    Raises:
+        InputError: the file cannot be loaded or is no such library.
+        UnsupportedError: it was built for another version of the interface.
+    """
+    names = _core.load_op_library(os.path.abspath(path))
+    for domain, name in names:
+        _REGISTERED[domain, name] = CustomOp(None, None)
+    return [f"{domain}.{name}" for domain, name in names]
+
+
 def find_op(domain: str, name: str) -> CustomOp | None:
     """The registered operator, or None."""
     return _REGISTERED.get((domain, name))
@@ -76,6 +104,8 @@ def infer_custom(
 
     Raises ModelError where they cannot be found out.
     """
+    if op.is_native:
+        return _infer_native(node, inputs, said)
     if op.infer is not None:
         try:
             return _pairs(op.infer(*inputs, **_attributes(node)), node)
@@ -86,6 +116,7 @@ def infer_custom(
     if all(value is not None for value, name in zip(said, node.outputs) if name):
         return list(said)
     zeros = [None if value is None else _zeros(value, node) for value in inputs]
+    assert op.run is not None
     try:
         results = _results(op.run(*zeros, **_attributes(node)), node)
     except Exception as error:
@@ -98,12 +129,40 @@ def infer_custom(
 
 def run_custom(op: CustomOp, node: Node, inputs: Sequence[Array | None]) -> list[Array]:
     """Calls the operator. Raises ModelError when it fails or returns too little."""
+    if op.run is None:
+        raise ModelError(f"the native operator {node.key} takes tensors of numbers only")
     try:
         results = op.run(*inputs, **_attributes(node))
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         raise ModelError(f"the custom operator {node.key} failed: {text[:300]}") from error
     return _results(results, node)
+
+
+def _infer_native(
+    node: Node, inputs: Sequence[Value | None], said: Sequence[Value | None]
+) -> list[Value | None]:
+    types: list[tuple[int, list[int]] | None] = []
+    for name, value in zip(node.inputs, inputs):
+        code = None if value is None else DTYPE_CODES.get(value.dtype.name)
+        if value is None and not name:
+            types.append(None)
+        elif value is None or value.shape is None or code is None:
+            if all(v is not None for v, out in zip(said, node.outputs) if out):
+                return list(said)
+            raise ModelError(f"the type of {name!r}, which {node.key} reads, is not known")
+        else:
+            types.append((code, [d if isinstance(d, int) else -1 for d in value.shape]))
+    attrs = [(name, *attribute_payload(name, joined(value))) for name, value in node.attrs.items()]
+    try:
+        made = _core.infer_custom_op(node.key, types, attrs, len(node.outputs))
+    except InputError as error:
+        raise ModelError(str(error)) from None
+    codes = {code: name for name, code in DTYPE_CODES.items()}
+    return [
+        Value(dtype_from_name(codes[code]), tuple(d if d >= 0 else None for d in dims))
+        for code, dims in made
+    ]
 
 
 def _attributes(node: Node) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from lepton_rt import _core
+from lepton_rt.custom import find_op
 from lepton_rt.errors import ModelError
 from lepton_rt.graph.ir import Array, Graph, Node, Value, node_reads, subgraphs
 from lepton_rt.objects import HANDLE
-from lepton_rt.plan import HOST, Plan, Step, StepAttr
+from lepton_rt.plan import HOST, Plan, Step, StepAttr, joined
 
 
 @dataclass
@@ -164,8 +165,11 @@ def _steps_of(node: Node, context: LowerContext) -> list[Step]:
     made = None if rule is None or objects else rule(node, context)
     if made is None:
         made = pass_through(node)
+        custom = find_op(node.domain, node.op)
         if objects:
             made.op += f" of {objects}"
+        elif custom is not None and not custom.is_native:
+            made.op += " in Python"
     steps = [made] if isinstance(made, Step) else made
     for step in steps:
         step.name = step.name or node.name or (node.outputs[0] if node.outputs else "")
@@ -188,10 +192,8 @@ def pass_through(node: Node) -> Step:
             key = f"{node.key} with subgraphs"
         elif isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
             key = f"{node.key} with a tensor of {value.dtype.name}"
-        elif isinstance(value, list) and value and isinstance(value[0], str):
-            attrs[name] = ";".join(str(item) for item in value)
         else:
-            attrs[name] = value  # type: ignore[assignment]
+            attrs[name] = joined(value)
     inputs = node_reads(node) if any(subgraphs(node)) else list(node.inputs)
     return Step(key, inputs, list(node.outputs), attrs)
 

@@ -193,13 +193,21 @@ class _Encoder:
             payload = _Encoder(value, self.blobs).encode()[0]
             kind, count = 3, len(payload)
         else:
-            kind, count, payload = _attribute_payload(name, value)
+            kind, count, payload = attribute_payload(name, value)
         self.out += struct.pack("<BI", kind, count)
         self.out += b"\0" * (-len(self.out) % 8)
         self.out += payload
 
 
-def _attribute_payload(name: str, value: StepAttr) -> tuple[int, int, bytes]:
+def joined(value: Any) -> StepAttr:
+    """An attribute of a node as plans have it: lists of strings are one string."""
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        return ";".join(str(item) for item in value)
+    made: StepAttr = value
+    return made
+
+
+def attribute_payload(name: str, value: StepAttr) -> tuple[int, int, bytes]:
     """(kind, count, bytes): 0 = int64 list, 1 = float32 list, 2 = string (3 is a plan)."""
     if isinstance(value, str):
         data = value.encode()
