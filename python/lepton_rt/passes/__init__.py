@@ -13,6 +13,7 @@ from lepton_rt.graph.types import infer_types
 
 from .absorb_qdq import absorb_qdq
 from .choose_layout import choose_layout
+from .decompose_einsum import decompose_einsum
 from .eliminate import eliminate
 from .fold_constants import fold_constants
 from .fold_dequantize import fold_dequantize
@@ -39,6 +40,7 @@ Pass = Callable[[Graph], Graph]
 PASSES: tuple[Pass, ...] = (
     fold_constants,
     eliminate,
+    decompose_einsum,
     normalise,
     recognise_shuffle,
     share_nodes,
@@ -72,4 +74,6 @@ def optimise(graph: Graph) -> Graph:
 
 def legalise(graph: Graph) -> Graph:
     """The plainest form that can be lowered: no fusion, every operator on its own."""
-    return choose_layout(fold_dequantize(normalise(infer_types(graph))), sink=False)
+    return choose_layout(
+        fold_dequantize(normalise(decompose_einsum(infer_types(graph)))), sink=False
+    )
