@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lepton_rt.dtypes import dtype_from_name
 from lepton_rt.errors import ModelError, as_model_error
 from lepton_rt.graph.ir import Dim
 from lepton_rt.plan import DTYPE_CODES
@@ -126,13 +127,7 @@ def _specs(rows: list[list[Any]]) -> tuple[TensorSpec, ...]:
 def _dtype(name: str) -> np.dtype[Any]:
     if name not in DTYPE_CODES:
         raise TypeError(f"{name!r} is no dtype of a plan")
-    try:
-        return np.dtype(name)
-    except TypeError:  # numpy lacks it
-        import ml_dtypes
-
-        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
-        return found
+    return dtype_from_name(name)
 
 
 def _dim(dim: Any) -> Dim:

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import lepton_rt
-from lepton_rt.graph.inference.context import dtype_from_name
+from lepton_rt.dtypes import dtype_from_name
 from lepton_rt.graph.lepton_io import save_lepton
 from lepton_rt.graph.onnx_io import import_onnx
 from pass_graphs import Model

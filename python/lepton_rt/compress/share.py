@@ -12,12 +12,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from lepton_rt.compress.exclude import excluded_outputs
 from lepton_rt.compress.prepare import prepare
 from lepton_rt.compress.report import shorten, text_table
+from lepton_rt.dtypes import dtype_from_name
 from lepton_rt.errors import ModelError
 from lepton_rt.graph.ir import Array, Constant, Graph, Node
 from lepton_rt.loading import load_graph, save_graph
@@ -110,7 +110,7 @@ def _share_layer(graph: Graph, node: Node, bits: int, rows: dict[str, SharedLaye
         node.attrs = {key: value for key, value in node.attrs.items() if key != "transB"}
     table = _table(weight, 1 << bits)
     indices = _nearest(weight, table)
-    stored = indices.astype(ml_dtypes.uint4 if bits <= 4 else np.uint8)
+    stored = indices.astype(dtype_from_name("uint4") if bits <= 4 else np.uint8)
     parts = {"indices": stored, "table": table}
     graph.constants[name] = Constant(weight.dtype, weight.shape, "codebook", parts)
     power = float(np.square(weight, dtype=np.float64).sum())
@@ -139,7 +139,7 @@ def _table(weight: Array, entries: int) -> Array:
 
 def _bfloat16(values: Array) -> Array:
     """Rounded to bfloat16, as float32; −0 as 0."""
-    rounded: Array = values.astype(ml_dtypes.bfloat16).astype(np.float32) + np.float32(0)
+    rounded: Array = values.astype(dtype_from_name("bfloat16")).astype(np.float32) + np.float32(0)
     return rounded
 
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from lepton_rt.compress.qparams import quantize_weight
 from lepton_rt.compress.recurrent import quantize_rnn_weights
+from lepton_rt.dtypes import dtype_from_name
 from lepton_rt.errors import ModelError
-from lepton_rt.graph.inference.context import dtype_from_name
 from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Attr, Constant, Graph, Node, Value, node_reads
 
 FLOAT_CODE = 1

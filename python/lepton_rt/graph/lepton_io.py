@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from lepton_rt.custom import custom_domains, registered_domains
+from lepton_rt.dtypes import dtype_from_name
 from lepton_rt.errors import ModelError, UnsupportedError
-from lepton_rt.graph.inference.context import ELEMENT_TYPES, dtype_from_name
+from lepton_rt.graph.inference.context import ELEMENT_TYPES
 from lepton_rt.graph.ir import (
     LEPTON_DOMAIN,
     OLDEST_OPSET,

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lepton_rt.dtypes import dtype_from_name
 from lepton_rt.errors import ModelError, UnsupportedError
-from lepton_rt.graph.inference.context import dtype_from_name
 from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Attr, Node
 from lepton_rt.graph.onnx_site import Rule, Site
 

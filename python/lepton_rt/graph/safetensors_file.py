@@ -16,8 +16,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from lepton_rt.dtypes import dtype_from_name
 from lepton_rt.errors import ModelError
-from lepton_rt.graph.inference.context import dtype_from_name
 from lepton_rt.graph.ir import Array
 
 MAX_HEADER = 100_000_000

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lepton_rt.dtypes import dtype_from_name
 from lepton_rt.errors import ModelError
 from lepton_rt.graph.ir import Array, Dim, Node, Value
 
@@ -50,17 +51,6 @@ ELEMENT_TYPES = {
     25: "uint2",
     26: "int2",
 }
-
-
-def dtype_from_name(name: str) -> np.dtype[Any]:
-    """numpy dtype of a name in `ELEMENT_TYPES`; ml_dtypes supplies what numpy lacks."""
-    try:
-        return np.dtype(name)
-    except TypeError:
-        import ml_dtypes
-
-        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
-        return found
 
 
 def element_dtype(code: int) -> np.dtype[Any]:
