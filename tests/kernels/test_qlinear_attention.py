@@ -22,7 +22,14 @@ def fake_as(model: Model, x: str, scale: float, signed: bool, zero: int = 0) -> 
     return fake(model, x, scale, zero if signed else zero + 128, np.int8 if signed else np.uint8)
 
 
-def attention(signed: bool, mask: Array | str | None, *, rounded: bool, scaled: bool) -> Graph:
+def attention(
+    signed: bool,
+    mask: Array | str | None,
+    *,
+    rounded: bool,
+    scaled: bool,
+    factor: float | None = None,
+) -> Graph:
     """Quantised attention over q, k, v [batch, rows, heads · depth], as ONNX Runtime leaves it.
 
     mask: the name of an input with one value for each key of a batch, or a constant [rows, keys].
@@ -38,6 +45,8 @@ def attention(signed: bool, mask: Array | str | None, *, rounded: bool, scaled: 
     if scaled:
         q = fake_as(model, model("Mul", q, np.float32(0.6)), 0.02, signed)
     scores = model("MatMul", q, model("Transpose", k, perm=[0, 1, 3, 2]))
+    if factor is not None:
+        scores = model("Mul", scores, np.float32(factor))
     if rounded:
         scores = fake_as(model, scores, 0.04, signed, -3)
     if mask is not None:
@@ -96,6 +105,14 @@ def test_without_a_mask(
         assert lepton_rt.Session(graph, isa=isa).run(given).shape == (batch, rows, WIDTH)
         return
     assert_same_bits(graph, given, isa)
+
+
+@pytest.mark.parametrize("factor", [0.125, 0.3, 2.0])
+@pytest.mark.parametrize("rounded", [False, True])
+def test_scaled_scores(isa: str, rng: Rng, factor: float, rounded: bool) -> None:
+    """A power of two joins the scale of the product, another factor stays an instruction."""
+    graph = attention(True, None, rounded=rounded, scaled=False, factor=factor)
+    assert_same_bits(graph, feeds(rng, 2, 40, 70), isa)
 
 
 @pytest.mark.parametrize("rounded", [False, True])

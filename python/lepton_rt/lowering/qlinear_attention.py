@@ -143,6 +143,7 @@ class _Fuser:
         products = [name for name in step.inputs if self._makes_scores(name)]
         if len(products) != 1 or self._only_reader(products[0]) is not step:
             return False
+        step = self._with_literal(step)
         others = [name for name in step.inputs if name != products[0]]
         pattern.scores, pattern.product = step, self.makers[products[0]]
         if step.op in ("lepton.Lookup", "DequantizeLinear"):
@@ -152,6 +153,20 @@ class _Fuser:
             return False
         pattern.mask = others[0] if others else ""
         return not others or self._is_mask(others[0], self._shape(products[0]))
+
+    def _with_literal(self, step: Step) -> Step:
+        """A program of one instruction, with its constant operand in the text."""
+        program = str(step.attrs.get("program", ""))
+        scalars = [self._scalar(name) for name in step.inputs]
+        if step.op != "lepton.Elementwise" or len(scalars) != 2 or ";" in program:
+            return step
+        at = next((i for i, value in enumerate(scalars) if value is not None), None)
+        if at is None or self.plan.constants[step.inputs[at]].ndim > 4:
+            return step
+        words = {f"r{at}": literal(float(scalars[at])), f"r{1 - at}": "r0"}
+        text = " ".join(words.get(word, word) for word in program.split())
+        attrs = {**step.attrs, "program": text}
+        return Step(step.op, [step.inputs[1 - at]], step.outputs, attrs, step.kernel, step.name)
 
     def _makes_scores(self, name: str) -> bool:
         maker = self.makers.get(name)
@@ -249,6 +264,7 @@ class _Fuser:
         if any(operand.tables and operand.name not in self.makers for operand in operands):
             return
         product, result = pattern.product, pattern.result
+        gone = [product, pattern.scores, pattern.softmax, pattern.probabilities, result]
         attrs: dict[str, StepAttr] = {
             "scores_dtype": DTYPE_CODES[self._dtype(product.outputs[0])],
             "p_dtype": DTYPE_CODES[self._dtype(pattern.probabilities.outputs[0])],
@@ -262,7 +278,7 @@ class _Fuser:
         attrs.update(self._product_attrs("product", product))
         attrs.update(self._product_attrs("result", result))
         attrs.update(self._program_attrs("probabilities", pattern.probabilities))
-        table = ""
+        table, product_scale = "", self._scaled(pattern)
         if pattern.scores is not None and pattern.scores.op == "lepton.Lookup":
             table = pattern.scores.inputs[1]
         elif pattern.scores is not None:
@@ -275,15 +291,34 @@ class _Fuser:
             output, last = turn.outputs[0], turn
             attrs["y_layout"] = "BSHD"
         inputs = [*map(self._mapped, operands), pattern.mask, "", "", ""]
-        inputs += [product.inputs[2], result.inputs[2], table]
+        inputs += [product_scale, result.inputs[2], table]
         while not inputs[-1]:
             inputs.pop()
         fused = Step("lepton.QLinearAttention", inputs, [output], attrs, "", result.name)
-        gone = [product, pattern.scores, pattern.softmax, pattern.probabilities, result]
         for step in gone:
             if step is not None:
-                self.replaced[id(step)] = None
+                self.replaced[id(self.makers[step.outputs[0]])] = None
         self.replaced[id(last)] = fused
+
+    def _scaled(self, pattern: _Pattern) -> str:
+        """The first product's scale; a power of two that multiplies float scores goes into it.
+
+        That leaves every bit as it is: the exponent alone changes.
+        """
+        product, scores = pattern.product, pattern.scores
+        scale = self.plan.constants[product.inputs[2]].astype(np.float32)
+        words = str(scores.attrs.get("program", "")).split() if scores is not None else []
+        if self._dtype(product.outputs[0]) != "float32" or len(words) != 3 or pattern.mask:
+            return product.inputs[2]
+        if words[:2] != ["Mul", "r0"] or words[2][0] != "#" or "min" in product.attrs:
+            return product.inputs[2]
+        factor = np.float32(float(words[2][1:]))
+        if np.frexp(factor)[0] != 0.5 or not 1e-20 < float(scale.reshape(-1)[0]) * factor < 1e20:
+            return product.inputs[2]
+        pattern.scores = None
+        name = self.graph.fresh_name(f"{product.inputs[2]}/scaled")
+        self.plan.constants[name] = scale * factor
+        return name
 
     def _product_attrs(self, prefix: str, step: Step) -> dict[str, StepAttr]:
         zero = [*step.inputs, *[""] * 6][5]
