@@ -7,7 +7,8 @@ once, so every run reads its weights from memory. ONNX Runtime (MatMulNBits, acc
 float32 and 4: 8-bit activations) takes turns with us, copy by copy, and so does a read of 64 MB
 that were not read since the last round (NumPy's maximum, one piece a thread), which measures the
 bandwidth. Figures are medians; GB/s counts the bytes that a runtime's weights and scales have. Each
-result is checked once against float64. LEPTON_MAX_ISA picks the kernels. --cpu counts processor
+result is checked once against float64. A codebook of 16 values has no peer.
+LEPTON_MAX_ISA picks the kernels. --cpu counts processor
 time, for one thread on a machine that has other work to do.
 """
 
@@ -24,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 import lepton_rt
+from lepton_rt.graph.ir import Constant, Graph, Node, Value
 
 Array = npt.NDArray[Any]
 Runner = Callable[[Array], Array]
@@ -61,6 +63,23 @@ def model(bits: int, size: int, level: int, rng: np.random.Generator) -> tuple[A
     q = b if bits == 8 else np.stack([b & 15, b >> 4], axis=-1)
     real = (q.reshape(N, groups, size) - np.float32(1 << (bits - 1))) * scale.reshape(N, -1, 1)
     return helper.make_model(graph, opset_imports=opsets, ir_version=10), real.reshape(N, K).T
+
+
+def codebook(rng: np.random.Generator) -> tuple[Graph, Array]:
+    """The same product by a matrix of indices into a table of 16 values, and its weights."""
+    import ml_dtypes
+
+    table = np.sort(rng.standard_normal(16)).astype(ml_dtypes.bfloat16).astype(np.float32)
+    indices = rng.integers(0, 16, (K, N), dtype=np.uint8)
+    parts = {"indices": indices.astype(ml_dtypes.uint4), "table": table}
+    float32 = np.dtype(np.float32)
+    graph = Graph(
+        inputs={"x": Value(float32, ("m", K))},
+        outputs={"y": Value(float32, ("m", N))},
+        nodes=[Node("MatMul", ["x", "w"], ["y"])],
+        constants={"w": Constant(float32, (K, N), "codebook", parts)},
+    )
+    return graph, table[indices]
 
 
 def lepton(proto: Any, copies: int, threads: int) -> list[Runner]:
@@ -157,6 +176,22 @@ def report(bits: int, size: int, options: argparse.Namespace) -> None:
         print(line, flush=True)
 
 
+def report_codebook(options: argparse.Namespace) -> None:
+    graph, real = codebook(np.random.default_rng(1))
+    weight_bytes = K * N // 2
+    copies = -(-(options.megabytes << 20) // weight_bytes)
+    run = {"lepton": lepton(graph, copies, options.threads)}
+    reader = Reader(options.megabytes, options.threads)
+    clock = time.thread_time if options.cpu else time.perf_counter
+    for rows in options.rows:
+        x = np.random.default_rng(0).standard_normal((rows, K)).astype(np.float32)
+        check(run, x, real)
+        took = measure(run, x, reader, options.rounds, clock)
+        bandwidth, ours = READ_BYTES / took["read"] / 1e9, weight_bytes / took["lepton"] / 1e9
+        line = f"codebook of 16 values, {rows:2} rows: {took['lepton'] * 1e6:6.0f} us"
+        print(f"{line}  {ours:5.1f} GB/s ({ours / bandwidth:4.0%} of {bandwidth:.1f})", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
@@ -167,6 +202,8 @@ def main() -> None:
     parser.add_argument("--groups", type=int, nargs="+", default=[32, 128])
     parser.add_argument("--cpu", action="store_true", help="processor time, one thread only")
     options = parser.parse_args()
+    if 4 in options.bits:
+        report_codebook(options)
     for bits in options.bits:
         for size in options.groups:
             report(bits, size, options)

@@ -1,8 +1,10 @@
 # cmake -DROOT=… -DOUT=… -P KernelDigest.cmake
 #
-# Writes OUT, which defines lepton::kernel_digest: SHA-256 over what gives the operands of a plan their
-# meaning: the instruction sets, and in csrc/ops the kernel lists, their contracts, packers and drivers.
-file(GLOB sources RELATIVE ${ROOT} ${ROOT}/csrc/core/isa.inc ${ROOT}/csrc/ops/*)
+# Writes OUT, which defines lepton::kernel_digest: SHA-256 over what gives a plan its meaning: the
+# instruction sets, in csrc/ops the kernel lists, their contracts, packers and drivers, and how a plan
+# and the bodies in it are read.
+file(GLOB sources RELATIVE ${ROOT}
+  ${ROOT}/csrc/core/isa.inc ${ROOT}/csrc/ops/* ${ROOT}/csrc/runtime/plan.* ${ROOT}/csrc/runtime/control_flow.*)
 list(SORT sources)
 set(all "")
 foreach(source IN LISTS sources)
