@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from lepton_rt import _core
+from lepton_rt.dtypes import dtype_from_name
 from lepton_rt.errors import InputError, ModelError
-from lepton_rt.graph.inference.context import dtype_from_name
 from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Dim, Graph, Node, Value
 from lepton_rt.plan import DTYPE_CODES, attribute_payload, joined
 
