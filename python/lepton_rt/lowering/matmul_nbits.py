@@ -17,8 +17,9 @@ __all__ = ["RULES", "codebook_step", "pack_groups", "pack_nbits"]
 
 _CACHE_LINE = 64
 _FAMILIES = {4: "gemm_f32lut4", 8: "gemm_f32s8"}
-# Rows up to which a codebook is read faster than floats, measured: docs/performance.md.
-_FEW_ROWS = 32
+# Register tiles of rows up to which a codebook is faster than floats, measured:
+# docs/performance.md.
+_FEW_TILES = 3
 # Row of a chunk of eight that bits 4s … 4s + 3 of a word hold (csrc/ops/gemm_nbits.h).
 _SLOTS = (0, 4, 2, 6, 1, 5, 3, 7)
 
@@ -132,10 +133,11 @@ def codebook_step(node: Node, context: LowerContext) -> Step | None:
         return None
     if not np.isfinite(table).all() or (table.view(np.uint32) & 0xFFFF).any():
         return None
-    shape = static_dims(context.value(node.inputs[0]).shape)
-    if shape is not None and int(np.prod(shape[:-1])) > _FEW_ROWS:
-        return None
     kernel, width, depth = _kernel(context, 4)
+    rows = next(int(cast(Any, line)["mr"]) for line in _core.kernels() if line["name"] == kernel)
+    shape = static_dims(context.value(node.inputs[0]).shape)
+    if shape is not None and int(np.prod(shape[:-1])) > _FEW_TILES * rows:
+        return None
     k, n = constant.shape
     ones = np.ones((1, n), np.float32)
     packed = pack_groups(indices.astype(np.uint8), ones, None, 4, k, width, depth)
