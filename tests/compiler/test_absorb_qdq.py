@@ -151,6 +151,24 @@ def test_matrix_products(op: str, per_channel: bool, rng: Rng) -> None:
     assert_same_meaning(graph, after, image(rng, 7, 12))
 
 
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_weights_behind_a_transpose(per_channel: bool, bias: bool, rng: Rng) -> None:
+    """PyTorch's linear layers keep their weights as [n, k]."""
+    model = Model(x=("FLOAT", ["b", "n", 7]))
+    count = 5 if per_channel else ()
+    weights = rng.integers(-127, 128, (5, 7)).astype(np.int8)
+    scales = np.asarray(rng.uniform(0.005, 0.02, count), np.float32)
+    w = dequantize(model, weights, scales, np.zeros(count, np.int8), axis=0)
+    y = model("MatMul", entry(model), model("Transpose", w, perm=[1, 0]))
+    if bias:
+        y = model("Add", y, rng.standard_normal(5).astype(np.float32))
+    graph = model.graph(y)
+    after = absorbed(graph)
+    assert ends(after) == ["lepton.QLinearMatMul", *(["Add"] if bias else [])]
+    assert_same_meaning(graph, after, {"x": rng.standard_normal((2, 3, 7)).astype(np.float32)})
+
+
 def test_product_of_two_activations(rng: Rng) -> None:
     model = Model(x=("FLOAT", [2, 5, 5]))
     y = model("MatMul", entry(model), fake(model, model("Neg", "x"), 0.04, 100))

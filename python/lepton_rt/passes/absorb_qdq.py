@@ -139,7 +139,7 @@ def _scales_to_weights(
 
 def _matmul(editor: Editor, node: Node) -> None:
     x = _activation_operand(editor, node.inputs[0])
-    w = dequantised(editor, node.inputs[1])
+    w = dequantised(editor, node.inputs[1]) or _behind_transpose(editor, node.inputs[1])
     if x is None or w is None or not w.is_8_bit or any(node.inputs[3:]):
         return
     node = _with_added_bias(editor, node)
@@ -182,10 +182,24 @@ def _plain_gemm(
         return None
     if not node.attrs.get("transB", 0):
         return w, weights
+    return _turned(editor, w, weights)
+
+
+def _turned(editor: Editor, w: Quantised, weights: Array) -> tuple[Quantised, Array]:
     turned = np.ascontiguousarray(weights.T)
-    name = editor.constant(turned, w.data)
-    axis = 1 - w.axis % 2
-    return Quantised(w.node, name, w.scale, w.zero_point, w.scales, w.zero_points, axis), turned
+    return replace(w, data=editor.constant(turned, w.data), axis=1 - w.axis % 2), turned
+
+
+def _behind_transpose(editor: Editor, name: str) -> Quantised | None:
+    """Constant weights [n, k] that a Transpose makes [k, n], as PyTorch's linear layers have."""
+    node = editor.producer(name)
+    if node is None or node.key != "Transpose":
+        return None
+    w = dequantised(editor, node.inputs[0])
+    weights = editor.array(w.data) if w is not None else None
+    if w is None or weights is None or weights.ndim != 2 or node.attrs.get("perm") == [0, 1]:
+        return None
+    return _turned(editor, w, weights)[0]
 
 
 def _replace_layer(editor: Editor, node: Node, x: Quantised, w: Quantised, count: int) -> None:
