@@ -99,9 +99,18 @@ def export_program(module: Any, args: tuple[Any, ...], dynamic_shapes: Any) -> A
     if signature.buffers_to_mutate or signature.user_inputs_to_mutate:
         raise UnsupportedError("the model changes its inputs or buffers in place")
     for node in program.graph.nodes:
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and _draws(node):
             raise UnsupportedError(f"the model draws random numbers ({node.target})")
     return program
+
+
+def _draws(node: Any) -> bool:
+    """Whether an operator that can draw random numbers does: attention without dropout does not."""
+    schema = node.target._schema
+    given = {argument.name: argument.default_value for argument in schema.arguments}
+    given.update(zip(given, node.args))
+    given.update(node.kwargs)
+    return bool(given.get("dropout_p", 1.0) != 0.0)
 
 
 def _is_module(model: Any) -> bool:
@@ -180,7 +189,8 @@ def _without_ones(
 @contextlib.contextmanager
 def _eval_mode(module: Any) -> Iterator[None]:
     training = [part for part in module.modules() if part.training]
-    module.eval()
+    with contextlib.suppress(NotImplementedError):  # exported modules have settled their mode
+        module.eval()
     try:
         yield
     finally:

@@ -168,3 +168,30 @@ def test_convolutions_in_inference_mode(made: list[Any]) -> None:
     with torch.inference_mode():
         close(compiled(x), module(x))
     assert len(made) == 1
+
+
+def test_attention_draws_no_random_numbers(made: list[Any]) -> None:
+    class Attend(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return nn.functional.scaled_dot_product_attention(x, x + 1, x - 1, is_causal=True)
+
+    module = Attend().eval()
+    x = torch.randn(2, 3, 5, 8)
+    close(torch.compile(module, backend="lepton")(x), module(x))
+    assert len(made) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_bert_of_real_size(made: list[Any]) -> None:
+    pytest.importorskip("transformers")
+    from acceptance.torch_models import CASES, enlivened
+
+    case = CASES["bert"](True)
+    module = enlivened(case.module, case.inputs)
+    compiled = torch.compile(module, backend="lepton")
+    want = module(*case.inputs).last_hidden_state
+    got = compiled(*case.inputs).last_hidden_state
+    assert float((got - want).abs().max()) <= 1e-3 * float(want.std())
+    assert made
+    assert not any(step.is_host for session in made for step in session.explain())
