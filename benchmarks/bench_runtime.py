@@ -1,10 +1,10 @@
-"""What the executor itself costs: time per tiny step, and time to bind to a new batch size.
+"""What the executor itself costs: time per tiny step, and time to bind to shapes it has not seen.
 
     python benchmarks/bench_runtime.py [--network]
 
-The first figure runs 1,000 unfused steps of 16 elements on one thread; the second binds ResNet-50
-(random weights, made by transformers) to batch sizes it has not seen. Medians; shared machines are
-noisy, so compare runs of one session only.
+The first figure runs 1,000 unfused steps of 16 elements on one thread; the others bind ResNet-50 to
+new batch sizes and BERT-base to new lengths (random weights, made by transformers). Medians and
+minima; shared machines are noisy, so compare runs of one session only.
 """
 
 from __future__ import annotations
@@ -43,14 +43,35 @@ def step_overhead(steps: int = 1000, elements: int = 16) -> float:
     return _median(lambda: session.run(x), 200) / steps
 
 
-def bind_time(executor: _core.Executor, shapes: list[list[list[int]]]) -> float:
-    """Median seconds to bind to each of `shapes`, none of them seen before."""
+def bind_times(executor: _core.Executor, shapes: list[list[list[int]]]) -> list[float]:
+    """Seconds to bind to each of `shapes`, none of them seen before."""
     times = []
     for shape in shapes:
         start = time.perf_counter()
         executor.bind(shape)
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return times
+
+
+def bert() -> lepton_rt.Session:
+    """BERT-base of any batch size and length, with an attention mask."""
+    import torch
+    import transformers
+
+    ids = torch.zeros(2, 16, dtype=torch.int64)
+    dims = {0: "batch", 1: "length"}
+    return lepton_rt.Session(
+        transformers.BertModel(transformers.BertConfig()),
+        example_inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids)},
+        dynamic={"input_ids": dims, "attention_mask": dims},
+        threads=1,
+    )
+
+
+def print_bind(title: str, session: lepton_rt.Session, shapes: list[list[list[int]]]) -> None:
+    times = bind_times(session._executor, shapes)
+    figures = f"{statistics.median(times) * 1e6:.0f} us, at best {min(times) * 1e6:.0f} us"
+    print(f"bind of {title} ({len(session.explain())} steps): {figures}")
 
 
 def _median(run: object, repeats: int) -> float:
@@ -64,16 +85,15 @@ def _median(run: object, repeats: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", action="store_true", help="bind ResNet-50 too (needs torch)")
+    parser.add_argument("--network", action="store_true", help="bind networks too (needs torch)")
     options = parser.parse_args()
     print(f"one step of 16 elements: {step_overhead() * 1e9:.0f} ns")
     if options.network:
         from race import networks
 
         session = lepton_rt.Session(networks.export("resnet50"), threads=1)
-        batches = [[[n, 3, 224, 224]] for n in range(2, 34)]
-        seconds = bind_time(session._executor, batches)
-        print(f"bind of ResNet-50 ({len(session.explain())} steps): {seconds * 1e6:.0f} us")
+        print_bind("ResNet-50", session, [[[n, 3, 224, 224]] for n in range(2, 34)])
+        print_bind("BERT-base", bert(), [[[1, n], [1, n]] for n in range(2, 130)])
 
 
 if __name__ == "__main__":
