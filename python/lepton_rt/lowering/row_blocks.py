@@ -93,7 +93,7 @@ class _Group:
         return fits
 
     def _is_row_wise(self, step: Step) -> bool:
-        """Whether all that the step reads and writes, constants aside, has these rows."""
+        """Whether all that the step reads and writes has these rows, and constants have one."""
         if len(step.outputs) != 1 or not step.outputs[0]:
             return False
         made = self.shapes.get(step.outputs[0], ())
@@ -101,8 +101,13 @@ class _Group:
             return False
         if step.op in _NORMS and step.attrs.get("axis", -1) not in (-1, len(made) - 1):
             return False
-        computed = [name for name in step.inputs if name and name not in self.constants]
-        return all(self.shapes.get(name, ())[:-1] == self.lead for name in computed)
+        return all(self._fits_rows(name) for name in step.inputs if name)
+
+    def _fits_rows(self, name: str) -> bool:
+        constant = self.constants.get(name)
+        if constant is None:
+            return self.shapes.get(name, ())[:-1] == self.lead
+        return all(size == 1 for size in constant.shape[:-1])
 
     def joined(self, plan: Plan, readers: Mapping[str, int]) -> Step:
         """The steps as one."""
