@@ -3,6 +3,7 @@
 set(LEPTON_ISA_TABLE
   "scalar|any|"
   "avx2|x86_64|-mavx2 -mfma -mf16c -mbmi2"
+  "avxvnni|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavxvnni"
   "avx512|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq"
   "avx512vnni|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni"
 )

@@ -2,6 +2,10 @@
 
 #include <cstdlib>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace lepton {
 namespace {
 
@@ -31,6 +35,12 @@ bool has_avx2() {
          __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
 }
 
+// Older compilers do not know this feature by name. Its state is AVX's own.
+bool has_avxvnni() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & 0x10) != 0;
+}
+
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
@@ -39,6 +49,7 @@ bool has_avx512() {
 bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 #else
 bool has_avx2() { return false; }
+bool has_avxvnni() { return false; }
 bool has_avx512() { return false; }
 bool has_avx512vnni() { return false; }
 #endif
@@ -65,6 +76,7 @@ bool machine_has(Isa isa) {
   switch (isa) {
     case Isa::k_scalar: return true;
     case Isa::k_avx2: return has_avx2();
+    case Isa::k_avxvnni: return has_avxvnni();
     case Isa::k_avx512: return has_avx512();
     case Isa::k_avx512vnni: return has_avx512vnni();
   }

@@ -13,6 +13,7 @@ from lepton_rt import _core
 INCLUDED = {
     "scalar": ["scalar"],
     "avx2": ["scalar", "avx2"],
+    "avxvnni": ["scalar", "avx2", "avxvnni"],
     "avx512": ["scalar", "avx2", "avx512"],
     "avx512vnni": ["scalar", "avx2", "avx512", "avx512vnni"],
 }
