@@ -119,9 +119,10 @@ def compile_model(
         choose, gains = _chosen(prepared, options, prepare, threads, folder)
         lowered = lower(prepared, options.isa, prepare, choose)
         if options.optimise:
-            plan = fuse_qlinear_attention(lowered.plan, lowered.graph)
-            plan = absorb_heads(plan, lowered.graph)
-            lowered.plan = join_rows(plan, lowered.graph)
+            # Held by nothing else: its constants are freed below.
+            lowered.plan = fuse_qlinear_attention(lowered.plan, lowered.graph)
+            lowered.plan = absorb_heads(lowered.plan, lowered.graph)
+            lowered.plan = join_rows(lowered.plan, lowered.graph)
     warn_about(lowered.host)
     interface = Interface(
         tuple(TensorSpec.of(name, value) for name, value in graph.inputs.items()),
