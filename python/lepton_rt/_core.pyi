@@ -119,8 +119,8 @@ def load_op_library(path: str) -> list[tuple[str, str]]:
 
 def infer_custom_op(
     key: str,
-    inputs: list[tuple[int, list[int]] | None],
-    attributes: list[tuple[str, int, int, bytes]],
+    inputs: Sequence[tuple[int, Sequence[int]] | None],
+    attributes: Sequence[tuple[str, int, int, bytes]],
     num_outputs: int,
 ) -> list[tuple[int, list[int]]]:
     """(ONNX element type, dims) of the outputs of a library's operator; -1: a free dimension.

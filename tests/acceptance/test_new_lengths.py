@@ -22,6 +22,8 @@ from acceptance.torch_models import CASES, gpt2_config
 from decoder_models import export_decoder
 
 Array = npt.NDArray[Any]
+EXECUTOR = {"run", "run_plain"}
+"""Methods of `_core.Executor` that run a model."""
 
 
 def python_calls(work: Callable[..., object], *args: Any) -> tuple[Counter[Any], list[str]]:
@@ -31,9 +33,9 @@ def python_calls(work: Callable[..., object], *args: Any) -> tuple[Counter[Any],
     runs: list[bool] = []  # True while one is under way
 
     def watch(frame: Any, event: str, arg: Any) -> None:
-        if event == "c_call" and arg.__name__ == "run":
+        if event == "c_call" and arg.__name__ in EXECUTOR:
             runs.append(True)
-        elif event == "c_return" and arg.__name__ == "run":
+        elif event == "c_return" and arg.__name__ in EXECUTOR:
             runs[-1] = False
         elif event == "call":
             calls[frame.f_code] += 1
