@@ -31,7 +31,7 @@ RECORD = Path(__file__).with_suffix(".json")
 TOLERANCE = 0.03
 # Counting starts anew at the first of these bindings, and is written out at the second. (Valgrind
 # 3.19 does not write at the end of the first.)
-ZERO = "*PyExecutor::run(*"
+ZERO = "*PyExecutor::run_plain(*"
 DUMP = "*PyExecutor::output_shapes(*"
 
 Array = npt.NDArray[Any]
