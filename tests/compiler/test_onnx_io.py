@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from compiler.onnx_models import Array, make_model, normal, ort_run
@@ -74,6 +74,16 @@ def test_light_models_round_trip(name: str) -> None:
     feeds = {model.graph.input[0].name: normal(1, 3, 224, 224)}
     got = ort_run(export_onnx(import_onnx(model)), feeds)
     assert_same(got, ort_run(model, feeds), 1e-4)
+
+
+def test_expanded_operators_know_their_default_attributes() -> None:
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 4]) for name in "ab"]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 4])
+    graph = helper.make_graph([node("SwiGLU", ["a", "b"], ["y"])], "g", inputs, [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 28)])
+    a, b = normal(2, 4), normal(2, 4)
+    got = ReferenceEvaluator(export_onnx(import_onnx(model), 17)).run(None, {"a": a, "b": b})
+    np.testing.assert_allclose(got[0], a / (1 + np.exp(-a)) * b, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -63,6 +63,10 @@ def _expand_missing(model: ModelProto, opset: int) -> None:
             if not (schema.has_function or schema.has_context_dependent_function):
                 raise UnsupportedError(f"opset {opset} has no operator {op!r}")
         _type_constants(model.graph)
+        for graph in _graphs(model.graph):
+            for node in graph.node:
+                if node.domain == "" and node.op_type in missing:
+                    _state_defaults(node)
         try:
             expanded = onnx.inliner.inline_selected_functions(
                 model, [("", op) for op in sorted(missing)], inline_schema_functions=True
@@ -71,6 +75,15 @@ def _expand_missing(model: ModelProto, opset: int) -> None:
             raise ModelError(f"{', '.join(sorted(missing))} cannot be expanded") from error
         model.CopyFrom(expanded)
     raise UnsupportedError(f"opset {opset} cannot express {', '.join(sorted(missing))}")
+
+
+def _state_defaults(node: NodeProto) -> None:
+    # A body refers to attributes that the node need not have.
+    given = {attribute.name for attribute in node.attribute}
+    schema = onnx.defs.get_schema(node.op_type, OPSET, "")
+    for name, attribute in schema.attributes.items():
+        if name not in given and attribute.default_value.name:
+            node.attribute.append(attribute.default_value)
 
 
 def _type_constants(graph: GraphProto) -> None:
