@@ -85,6 +85,7 @@ class Tile {
     out_.n = std::min(last * nr_, plan_.n) - column_;
     out_.scale = plan_.scale == nullptr ? nullptr : plan_.scale + column_;
     out_.bias = plan_.bias == nullptr ? nullptr : plan_.bias + column_;
+    out_.float_bias = plan_.float_bias == nullptr ? nullptr : plan_.float_bias + column_;
     if (accumulate_ || plan_.zero_point == 0) return;
     for (size_t j = 0; j < out_.n; ++j) {
       const uint32_t bias = out_.bias == nullptr ? 0 : static_cast<uint32_t>(out_.bias[j]);
@@ -108,10 +109,11 @@ class Tile {
     params.values = sparse_.values;
     params.dst = acc;
     sparse_.kernel->run(params);
-    const size_t residual = row * block_.residual_stride + column_;
+    const size_t residual = (row * block_.residual_stride + column_) * plan_.dst_size;
     const size_t dst = (row * block_.dst_stride + column_) * plan_.dst_size;
     out_.m = rows;
     out_.acc = acc;
+    if (block_.row_scale != nullptr) out_.row_scale = block_.row_scale + row;
     if (block_.residual != nullptr)
       out_.residual = static_cast<const uint8_t*>(block_.residual) + residual;
     out_.dst = static_cast<uint8_t*>(block_.dst) + dst;
