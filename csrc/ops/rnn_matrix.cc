@@ -10,35 +10,6 @@
 namespace lepton {
 namespace {
 
-template <typename Kernel>
-struct QuantizeRowInfo {
-  const char* name;
-  Isa isa;
-  Kernel run;
-};
-#define LEPTON_QUANTIZE_ROW_I16(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
-#define LEPTON_QUANTIZE_ROW_U8(name, isa)
-const QuantizeRowInfo<QuantizeRowI16Kernel> kQuantizeRowI16[] = {
-#include "ops/quantize_rows_kernels.inc"
-};
-#undef LEPTON_QUANTIZE_ROW_I16
-#undef LEPTON_QUANTIZE_ROW_U8
-#define LEPTON_QUANTIZE_ROW_I16(name, isa)
-#define LEPTON_QUANTIZE_ROW_U8(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
-const QuantizeRowInfo<QuantizeRowU8Kernel> kQuantizeRowU8[] = {
-#include "ops/quantize_rows_kernels.inc"
-};
-#undef LEPTON_QUANTIZE_ROW_I16
-#undef LEPTON_QUANTIZE_ROW_U8
-
-template <typename Kernel, size_t N>
-Kernel best_of(const QuantizeRowInfo<Kernel> (&lines)[N], Isa max) {
-  return KernelList<QuantizeRowInfo<Kernel>>{lines, N}.best(max)->run;
-}
-
-// Rows that one thread quantises at a time.
-constexpr size_t kRowsPerChunk = 16;
-
 // Entry of one per tensor, one per direction or one per column of every direction.
 size_t entry_of(size_t entries, const RnnMatrixShape& shape, size_t direction, size_t column) {
   if (entries == shape.directions * shape.columns) return direction * shape.columns + column;
@@ -83,8 +54,7 @@ Status RnnMatrix::init(const StepDesc& step, int weights, int scale, int zero_po
     return invalid_model(name_ + ": its kernel needs packed weights");
   epilogue_s8_ = best_epilogue_s8(EpilogueS8Kind::kF32, step.isa);
   lhs_ = GemmS8Lhs(*s8_, false, step.isa);
-  quantize_i16_ = best_of(kQuantizeRowI16, step.isa);
-  quantize_u8_ = best_of(kQuantizeRowU8, step.isa);
+  quantizer_ = RowQuantizer(lhs_, step.isa);
   return {};
 }
 
@@ -216,34 +186,7 @@ RnnMatrixRun RnnMatrix::prepare(const BoundRnnMatrix& bound, const RunArgs& args
 }
 
 size_t RnnMatrix::product_scratch(size_t m, size_t k) const {
-  return integer_ ? rows_offset(m) + round_up(m * lhs_.row_bytes(k), kCacheLine) : 0;
-}
-
-// Scales and zero points of the rows come before the rows themselves.
-size_t RnnMatrix::rows_offset(size_t m) const {
-  return round_up(m * sizeof(float), kCacheLine) + round_up(m * sizeof(int32_t), kCacheLine);
-}
-
-RnnMatrix::QuantizedRows RnnMatrix::quantize(const RnnProduct& product, size_t k,
-                                             Parallel parallel) const {
-  QuantizedRows q = {};
-  q.scale = reinterpret_cast<float*>(product.scratch);
-  q.zero_point =
-      reinterpret_cast<int32_t*>(product.scratch + round_up(product.m * sizeof(float), kCacheLine));
-  q.rows = product.scratch + rows_offset(product.m);
-  const size_t padded = lhs_.row_stride(k), bytes = lhs_.row_bytes(k);
-  const bool is_u8 = lhs_.is_u8();
-  parallel.loop(static_cast<int64_t>(ceil_div(product.m, kRowsPerChunk)), [&](int64_t c, int) {
-    const size_t first = static_cast<size_t>(c) * kRowsPerChunk;
-    for (size_t i = first; i < std::min(first + kRowsPerChunk, product.m); ++i) {
-      const float* const x = product.rows + i * product.row_stride;
-      std::byte* const to = q.rows + i * bytes;
-      q.scale[i] =
-          is_u8 ? quantize_u8_(x, k, padded, reinterpret_cast<uint8_t*>(to), q.zero_point + i)
-                : quantize_i16_(x, k, padded, reinterpret_cast<int16_t*>(to));
-    }
-  });
-  return q;
+  return integer_ ? quantizer_.scratch_bytes(m, k) : 0;
 }
 
 void RnnMatrix::multiply(const BoundRnnMatrix& bound, const RnnMatrixRun& run,
@@ -300,17 +243,17 @@ void RnnMatrix::multiply_s8(const BoundRnnMatrix& bound, const std::byte* packed
   plan.min = -std::numeric_limits<float>::infinity();
   plan.max = std::numeric_limits<float>::infinity();
   plan.dst_size = sizeof(float);
-  const QuantizedRows q = quantize(product, plan.k, parallel);
-  const size_t row_bytes = lhs_.row_bytes(plan.k);
+  const RowQuantizer::Rows q = quantizer_.quantize(product.rows, product.m, plan.k,
+                                                   product.row_stride, product.scratch, parallel);
   const GemmGrid grid =
-      gemm_grid(product.m, gemm_panels(*s8_, plan.n), s8_->mr, row_bytes, parallel.threads());
+      gemm_grid(product.m, gemm_panels(*s8_, plan.n), s8_->mr, q.stride, parallel.threads());
   parallel.loop(grid.chunks(), [&](int64_t c, int) {
     const GemmChunk chunk = grid.chunk(c);
     GemmS8Block block = {};
     block.m = chunk.rows;
-    block.rows = q.rows + chunk.row * row_bytes;
+    block.rows = q.rows + chunk.row * q.stride;
     block.row_stride = lhs_.row_stride(plan.k);
-    block.zero_points = q.zero_point + chunk.row;
+    if (q.zero_point != nullptr) block.zero_points = q.zero_point + chunk.row;
     block.first = chunk.first;
     block.last = chunk.last;
     block.row_scale = q.scale + chunk.row;

@@ -13,8 +13,8 @@
 #include "ops/gemm.h"
 #include "ops/gemm_lhs.h"
 #include "ops/op.h"
-#include "ops/quantize_rows.h"
 #include "ops/rnn_activation.h"
+#include "ops/row_quantizer.h"
 
 namespace lepton {
 
@@ -80,14 +80,6 @@ class RnnMatrix {
             std::byte* to) const;
   void multiply_f32(const BoundRnnMatrix& bound, const std::byte* packed, const RnnProduct& product,
                     Parallel parallel) const;
-  // Rows in the kernel's form, with a scale and (lhs u8) a zero point each.
-  struct QuantizedRows {
-    float* scale;
-    int32_t* zero_point;
-    std::byte* rows;
-  };
-  size_t rows_offset(size_t m) const;
-  QuantizedRows quantize(const RnnProduct& product, size_t k, Parallel parallel) const;
   void multiply_s8(const BoundRnnMatrix& bound, const std::byte* packed, const float* scale,
                    const RnnProduct& product, Parallel parallel) const;
 
@@ -99,8 +91,7 @@ class RnnMatrix {
   EpilogueF32Kernel epilogue_f32_ = nullptr;
   EpilogueS8Kernel epilogue_s8_ = nullptr;
   GemmS8Lhs lhs_;
-  QuantizeRowI16Kernel quantize_i16_ = nullptr;
-  QuantizeRowU8Kernel quantize_u8_ = nullptr;
+  RowQuantizer quantizer_;
 };
 
 }  // namespace lepton
