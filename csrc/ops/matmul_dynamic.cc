@@ -1,19 +1,23 @@
-// "lepton.DynamicQuantizeMatMul": a float operand, quantised per tensor by the range it has at run
-// time (dynamic_quantize.h), times 8-bit weights, accumulated exactly in int32:
+// "lepton.DynamicQuantizeMatMul": a float operand, quantised by the range it has at run time, times
+// 8-bit weights, accumulated exactly in int32:
 //
 //     y = clamp(float(acc)·(a_scale·b_scale[j]) + bias[j] + R, min, max)
 //     acc = sum over p of (a_q[i][p] − a_zero_point)·(B[p][j] − b_zero_point[j])
+//
+// A has one scale and zero point (dynamic_quantize.h), or with per_row = 1 each of its rows its own
+// (quantize_rows.h), and then float(acc) is multiplied by b_scale[j] first and a_scale[i] second.
+//
 //   0 A      f32 [..., m, k] or [k]
 //   1 B      constant u8 bytes from pack_gemm_s8 for the step's kernel (zero points already
 //            subtracted); attributes packed = 1, k, n
 //   2 scale  f32, 1 or n entries, constant
 //   3 bias?  f32, n entries
 //   4 R?     f32, the output's shape
-//   attributes: packed, k, n; min, max (no clamp). Kernel: a line of gemm_s8_kernels.inc, or of
-//   gemm_s8_sparse_kernels.inc with B the blob of gemm_sparse.h.
+//   attributes: packed, k, n; per_row (0); min, max (no clamp). Kernel: a line of
+//   gemm_s8_kernels.inc, or of gemm_s8_sparse_kernels.inc with B the blob of gemm_sparse.h.
 //
-// A is read twice, for its range and to quantise it into scratch; each chunk of the product then
-// prepares its rows as MatMulInteger does.
+// A is read twice, for its range and to quantise it into scratch; with one scale, each chunk of the
+// product then prepares its rows as MatMulInteger does.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -26,6 +30,7 @@
 #include "ops/matmul_shape.h"
 #include "ops/op.h"
 #include "ops/requantize.h"
+#include "ops/row_quantizer.h"
 
 namespace lepton {
 namespace {
@@ -35,7 +40,7 @@ struct BoundDynamic {
   GemmGrid grid;
   DynamicQuantizer::Bound range;
   size_t a_offset = 0;      // scratch: A quantised
-  size_t scale_offset = 0;  // scratch: a_scale·b_scale[j]
+  size_t scale_offset = 0;  // scratch: a_scale·b_scale[j], or b_scale[j]
   size_t rows_offset = 0;   // scratch: prepared rows, per thread
   size_t rows_bytes = 0;
   size_t scales = 0;  // entries: 1 or n
@@ -51,12 +56,18 @@ class DynamicQuantizeMatMulOp final : public Op {
   Status check_operands(BindContext& context, BoundDynamic* bound) const;
   void bind_scratch(BindContext& context, BoundDynamic* bound) const;
   void run(const BoundDynamic& bound, const RunArgs& args) const;
+  void run_rows(const BoundDynamic& bound, const RunArgs& args) const;
+  void scale_columns(const BoundDynamic& bound, const RunArgs& args, float a_scale) const;
+  GemmS8Plan plan_of(const BoundDynamic& bound, const RunArgs& args) const;
+  GemmS8Block block_of(const BoundDynamic& bound, const RunArgs& args,
+                       const GemmChunk& chunk) const;
   void run_chunk(const BoundDynamic& bound, const RunArgs& args, const GemmS8Plan& plan,
                  int32_t zero_point, const GemmChunk& chunk, int thread) const;
 
   std::string name_;
   DynamicQuantizer quantizer_;
-  bool has_bias_ = false, has_residual_ = false;
+  RowQuantizer row_quantizer_;
+  bool per_row_ = false, has_bias_ = false, has_residual_ = false;
   float min_ = 0.f, max_ = 0.f;
   const GemmS8KernelInfo* kernel_ = nullptr;
   bool is_sparse_ = false;
@@ -85,6 +96,8 @@ Status DynamicQuantizeMatMulOp::init(const StepDesc& step) {
   LEPTON_RETURN_IF_ERROR(read_clamp(*step.attrs, &min_, &max_));
   epilogue_ = best_epilogue_s8(EpilogueS8Kind::kF32, step.isa);
   lhs_ = GemmS8Lhs(*kernel_, false, step.isa);
+  row_quantizer_ = RowQuantizer(lhs_, step.isa);
+  per_row_ = step.attrs->i("per_row") != 0;
   if (is_sparse_) return take_sparse_rhs(step, 1, &rhs_, &sparse_);
   LEPTON_RETURN_IF_ERROR(take_packed(step, 1, *kernel_, &rhs_));
   return rhs_.shape.rank == 2 ? Status() : invalid_model(name_ + ": B is a stack of matrices");
@@ -110,9 +123,15 @@ void DynamicQuantizeMatMulOp::bind_scratch(BindContext& context, BoundDynamic* b
   const size_t panels = gemm_panels(*kernel_, bound->shape.n);
   bound->grid = gemm_grid(bound->shape.m, panels, kernel_->mr, row_bytes, context.threads());
   if (bound->grid.chunks() == 0) return;
+  const size_t scale_bytes = round_up(bound->shape.n * sizeof(float), kCacheLine);
+  if (per_row_) {
+    bound->a_offset = scale_bytes;
+    context.set_scratch(scale_bytes + row_quantizer_.scratch_bytes(bound->shape.m, bound->shape.k));
+    return;
+  }
   bound->a_offset = bound->range.scratch_bytes();
   bound->scale_offset = bound->a_offset + round_up(bound->shape.m * bound->shape.k, kCacheLine);
-  bound->rows_offset = bound->scale_offset + round_up(bound->shape.n * sizeof(float), kCacheLine);
+  bound->rows_offset = bound->scale_offset + scale_bytes;
   bound->rows_bytes = round_up(bound->grid.rows_per_chunk * row_bytes, kCacheLine);
   context.set_scratch(bound->rows_offset + bound->rows_bytes * threads);
 }
@@ -126,22 +145,23 @@ Status DynamicQuantizeMatMulOp::bind(BindContext& context) const {
   bound.range = DynamicQuantizer::bind(a.elements(), context.threads());
   bind_scratch(context, &bound);
   context.set_run([this, bound](const RunArgs& args) {
-    run(bound, args);
+    if (bound.grid.chunks() == 0) return Status();
+    per_row_ ? run_rows(bound, args) : run(bound, args);
     return Status();
   });
   return {};
 }
 
-void DynamicQuantizeMatMulOp::run(const BoundDynamic& bound, const RunArgs& args) const {
-  if (bound.grid.chunks() == 0) return;
-  const float* const a = args.input<float>(0);
-  const auto range = quantizer_.range(bound.range, a, args.scratch, args.parallel);
-  uint8_t* const quantized = reinterpret_cast<uint8_t*>(args.scratch + bound.a_offset);
-  quantizer_.quantize(bound.range, a, range, quantized, args.parallel);
+void DynamicQuantizeMatMulOp::scale_columns(const BoundDynamic& bound, const RunArgs& args,
+                                            float a_scale) const {
   float* const scale = reinterpret_cast<float*>(args.scratch + bound.scale_offset);
   const float* const b_scale = args.input<float>(2);
   for (size_t j = 0; j < bound.shape.n; ++j)
-    scale[j] = range.scale * b_scale[bound.scales == 1 ? 0 : j];
+    scale[j] = a_scale * b_scale[bound.scales == 1 ? 0 : j];
+}
+
+// All but what depends on the range of A.
+GemmS8Plan DynamicQuantizeMatMulOp::plan_of(const BoundDynamic& bound, const RunArgs& args) const {
   GemmS8Plan plan = {};
   plan.kernel = kernel_;
   plan.sparse = is_sparse_ ? &sparse_ : nullptr;
@@ -150,12 +170,37 @@ void DynamicQuantizeMatMulOp::run(const BoundDynamic& bound, const RunArgs& args
   plan.n = bound.shape.n;
   plan.packed = rhs_.packed;
   plan.panel_stride = rhs_.layout.panel_stride;
-  plan.scale = scale;
-  plan.zero_point = lhs_.zero_point_left(range.zero_point);
+  plan.scale = reinterpret_cast<const float*>(args.scratch + bound.scale_offset);
   if (has_bias_) plan.float_bias = args.input<float>(3);
   plan.min = min_;
   plan.max = max_;
   plan.dst_size = sizeof(float);
+  return plan;
+}
+
+// All but the rows of A.
+GemmS8Block DynamicQuantizeMatMulOp::block_of(const BoundDynamic& bound, const RunArgs& args,
+                                              const GemmChunk& chunk) const {
+  const size_t n = bound.shape.n;
+  GemmS8Block block = {};
+  block.m = chunk.rows;
+  block.first = chunk.first;
+  block.last = chunk.last;
+  if (has_residual_) block.residual = args.input<float>(4) + chunk.row * n;
+  block.residual_stride = n;
+  block.dst = args.output<float>(0) + chunk.row * n;
+  block.dst_stride = n;
+  return block;
+}
+
+void DynamicQuantizeMatMulOp::run(const BoundDynamic& bound, const RunArgs& args) const {
+  const float* const a = args.input<float>(0);
+  const auto range = quantizer_.range(bound.range, a, args.scratch, args.parallel);
+  uint8_t* const quantized = reinterpret_cast<uint8_t*>(args.scratch + bound.a_offset);
+  quantizer_.quantize(bound.range, a, range, quantized, args.parallel);
+  scale_columns(bound, args, range.scale);
+  GemmS8Plan plan = plan_of(bound, args);
+  plan.zero_point = lhs_.zero_point_left(range.zero_point);
   args.parallel.loop(bound.grid.chunks(), [&](int64_t i, int thread) {
     run_chunk(bound, args, plan, range.zero_point, bound.grid.chunk(i), thread);
   });
@@ -172,17 +217,27 @@ void DynamicQuantizeMatMulOp::run_chunk(const BoundDynamic& bound, const RunArgs
     lhs_.prepare(chunk.rows, k, stride, rows, k, zero_point, prepared, stride);
     rows = prepared;
   }
-  GemmS8Block block = {};
-  block.m = chunk.rows;
+  GemmS8Block block = block_of(bound, args, chunk);
   block.rows = rows;
   block.row_stride = stride;
-  block.first = chunk.first;
-  block.last = chunk.last;
-  if (has_residual_) block.residual = args.input<float>(4) + chunk.row * plan.n;
-  block.residual_stride = plan.n;
-  block.dst = args.output<float>(0) + chunk.row * plan.n;
-  block.dst_stride = plan.n;
   gemm_s8_block(plan, block);
+}
+
+void DynamicQuantizeMatMulOp::run_rows(const BoundDynamic& bound, const RunArgs& args) const {
+  const size_t k = bound.shape.k;
+  const RowQuantizer::Rows rows = row_quantizer_.quantize(
+      args.input<float>(0), bound.shape.m, k, k, args.scratch + bound.a_offset, args.parallel);
+  scale_columns(bound, args, 1.f);
+  const GemmS8Plan plan = plan_of(bound, args);
+  args.parallel.loop(bound.grid.chunks(), [&](int64_t i, int) {
+    const GemmChunk chunk = bound.grid.chunk(i);
+    GemmS8Block block = block_of(bound, args, chunk);
+    block.rows = rows.rows + chunk.row * rows.stride;
+    block.row_stride = lhs_.row_stride(k);
+    if (rows.zero_point != nullptr) block.zero_points = rows.zero_point + chunk.row;
+    block.row_scale = rows.scale + chunk.row;
+    gemm_s8_block(plan, block);
+  });
 }
 
 }  // namespace

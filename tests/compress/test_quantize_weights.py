@@ -36,6 +36,7 @@ def feeds(rng: Rng) -> dict[str, Any]:
 OPTIONS: list[tuple[dict[str, Any], float]] = [
     ({"mode": "dynamic"}, 35),
     ({"mode": "dynamic", "per_channel": False}, 30),
+    ({"mode": "dynamic", "per_row": False}, 35),
     ({"mode": "weight_only", "bits": 8, "group_size": 64}, 40),
     ({"mode": "weight_only", "bits": 4, "group_size": 32}, 18),
     ({"mode": "weight_only", "bits": 4, "group_size": 32, "optimise_clip": True}, 18),
@@ -73,8 +74,10 @@ def test_saved_model_means_what_the_oracle_says(
     assert ratio_db(lepton_rt.Session(proto).run(feed), got) > floor
 
 
-def test_dynamic_runs_integer_layers_only(rng: Rng) -> None:
-    session = lepton_rt.Session(lepton_rt.quantize(network(rng), mode="dynamic").graph)
+@pytest.mark.parametrize("per_row", [False, True])
+def test_dynamic_runs_integer_layers_only(rng: Rng, per_row: bool) -> None:
+    made = lepton_rt.quantize(network(rng), mode="dynamic", per_row=per_row)
+    session = lepton_rt.Session(made.graph)
     assert [step.op for step in session.explain()] == ["lepton.DynamicQuantizeMatMul"] * 2
 
 
@@ -100,7 +103,20 @@ def test_groups(rng: Rng, bits: int, symmetric: bool) -> None:
 
 def test_exclude(rng: Rng) -> None:
     made = lepton_rt.quantize(network(rng), mode="dynamic", exclude=["Gemm"])
+    assert [n.op for n in made.graph.nodes].count("DynamicQuantizeMatMul") == 1
+    made = lepton_rt.quantize(network(rng), mode="dynamic", exclude=["Gemm"], per_row=False)
     assert [n.op for n in made.graph.nodes].count("MatMulInteger") == 1
+
+
+def test_rows_keep_their_accuracy_beside_a_large_one(rng: Rng) -> None:
+    proto, feed = network(rng), feeds(rng)
+    feed["x"][0] *= 100
+    want = lepton_rt.Session(proto).run(feed)[1:]
+    decibels = [
+        ratio_db(want, lepton_rt.Session(made.graph).run(feed)[1:])
+        for made in (lepton_rt.quantize(proto, mode="dynamic", per_row=r) for r in (False, True))
+    ]
+    assert decibels[1] > 35 > 15 > decibels[0]
 
 
 def test_rejects_what_it_cannot_do(rng: Rng) -> None:

@@ -72,6 +72,55 @@ def test_matmul(
         np.testing.assert_array_equal(got, want)
 
 
+def quantized_rows(x: Array) -> tuple[Array, Array, Array]:
+    """DynamicQuantizeLinear of every row in float32; scale and zero point [rows, 1]."""
+    x = x.reshape(-1, x.shape[-1])
+    top, zero = np.float32(255), np.float32(0)
+    lo = np.minimum(x.min(axis=1, initial=0, keepdims=True), zero)
+    hi = np.maximum(x.max(axis=1, initial=0, keepdims=True), zero)
+    width = hi / top - lo / top
+    scale = np.where(width > 0, width, np.float32(1))
+    points = np.minimum(np.rint(-lo / scale), top)
+    return np.clip(np.rint(x / scale) + points, 0, 255).astype(np.int64), scale, points
+
+
+@pytest.mark.parametrize("a_shape", [(3, 5), (5,), (2, 3, 5), (1, 5), (0, 5), (70, 5), (2, 300)])
+@pytest.mark.parametrize("columns", [1, 17, 130])
+@pytest.mark.parametrize("full", [False, True])
+def test_rows_of_their_own(
+    isa: str, rng: Rng, a_shape: tuple[int, ...], columns: int, full: bool
+) -> None:
+    k = a_shape[-1]
+    a = rng.normal(0.3, 1, a_shape).astype(np.float32)
+    a[..., 0] *= 100  # an outlier each
+    if full:
+        a[:1] = 0
+        a[1:2] = np.abs(a[1:2])
+    b = rng.integers(-128, 128, (k, columns)).astype(np.int8)
+    zeros = rng.integers(-128, 128, columns if full else 1).astype(np.int8)
+    scale = rng.uniform(0.01, 0.1, columns if full else 1).astype(np.float32)
+    out_shape = (*a_shape[:-1], columns)
+    bias = rng.normal(size=columns).astype(np.float32) if full else None
+    residual = rng.normal(size=out_shape).astype(np.float32) if full else None
+    q, a_scale, points = quantized_rows(a)
+    acc = np.matmul(q - points.astype(np.int64), b.astype(np.int64) - zeros)
+    want = (acc.astype(np.float32) * scale * a_scale).reshape(out_shape)
+    if bias is not None and residual is not None:
+        want = np.clip(want + bias + residual, 0, 2)
+    attrs = {"min": 0.0, "max": 2.0} if full else {}
+    for threads in (1, 2):
+        got = run(isa, a, b, scale, zeros, bias, residual, threads, per_row=1, **attrs)
+        np.testing.assert_array_equal(got, want)
+
+
+def test_a_row_that_is_not_finite_stays_alone(isa: str) -> None:
+    a = np.ones((3, 4), np.float32)
+    a[0, 1], a[2, 3] = np.nan, np.inf
+    got = run(isa, a, np.ones((4, 3), np.int8), np.ones(1, np.float32), per_row=1)
+    assert np.isnan(got[[0, 2]]).all()
+    np.testing.assert_allclose(got[1], 4, rtol=1e-6)
+
+
 def test_constant_input_has_scale_one(isa: str) -> None:
     got = run(isa, np.zeros((2, 4), np.float32), np.ones((4, 3), np.int8), np.ones(1, np.float32))
     np.testing.assert_array_equal(got, np.zeros((2, 3), np.float32))

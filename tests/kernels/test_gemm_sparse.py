@@ -151,15 +151,18 @@ def test_convolution_equals_the_dense_one(
     np.testing.assert_array_equal(results[1], results[0])
 
 
-def test_dynamic_product_equals_the_dense_one(isa: str, rng: Rng) -> None:
+@pytest.mark.parametrize("per_row", [0, 1])
+def test_dynamic_product_equals_the_dense_one(isa: str, rng: Rng, per_row: int) -> None:
     a = rng.standard_normal((9, 50)).astype(np.float32)
+    bias = rng.standard_normal(40).astype(np.float32)
+    residual = rng.standard_normal((9, 40)).astype(np.float32)
     scale = rng.uniform(0.01, 0.1, 40).astype(np.float32)
     results = [
         run_op(
             "lepton.DynamicQuantizeMatMul",
-            [a, packed, scale],
-            {"packed": 1, "k": 50, "n": 40},
-            constants=[1, 2],
+            [a, packed, scale, bias, residual],
+            {"packed": 1, "k": 50, "n": 40, "per_row": per_row},
+            constants=[1, 2, 3],
             kernel=kernel,
             isa=isa,
         )[0]

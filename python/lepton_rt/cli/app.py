@@ -112,6 +112,9 @@ def quantize(
         list[str] | None, typer.Option(help="A node, tensor or operator type to leave float.")
     ] = None,
     per_channel: Annotated[bool, typer.Option(help="Weight scales per output channel.")] = True,
+    per_row: Annotated[
+        bool, typer.Option(help="Ranges of dynamic: one per row, or one per tensor.")
+    ] = True,
     activation: Annotated[str, typer.Option(help="uint8 or int8.")] = "uint8",
     percentile: Annotated[float, typer.Option(help="For the percentile method.")] = 99.99,
     batch: Annotated[int, typer.Option(min=1, help="Calibration batch size.")] = 32,
@@ -134,6 +137,7 @@ def quantize(
         method=method,
         exclude=exclude or (),
         per_channel=per_channel,
+        per_row=per_row,
         activation=activation,
         percentile=percentile,
     )

@@ -64,11 +64,14 @@ def quantize(
     group_size: int = 128,
     symmetric: bool = True,
     optimise_clip: bool = False,
+    per_row: bool = True,
 ) -> QuantizedModel:
     """Quantises a float model to 8 bits with ranges learnt from calibration data, or without any.
 
     mode: "static" uses `batches`. "dynamic" quantises the weights of matrix products and recurrent
-    layers to int8, and their activations at run time. "weight_only" stores weights of products with
+    layers to int8, and their activations at run time: `per_row` (each token) over a range of its
+    own, or else with one range for the whole tensor, which costs accuracy but is spelled in ONNX
+    operators that other runtimes have fast code for. "weight_only" stores weights of products with
     `bits` (8 or 4) in groups of `group_size` rows (32, 64 or 128), `symmetric` or with zero points,
     the ranges shrunk to the smallest squared error with `optimise_clip`; activations stay float.
 
@@ -92,7 +95,9 @@ def quantize(
     if mode != "weight_only" and bits not in (7, 8):
         raise ValueError(f"bits must be 7 or 8 in mode {mode!r}, not {bits}")
     if mode != "static":
-        options = _WeightOptions(mode, per_channel, bits, group_size, symmetric, optimise_clip)
+        options = _WeightOptions(
+            mode, per_channel, bits, group_size, symmetric, optimise_clip, per_row
+        )
         return _quantize_weights(model, exclude, options)
     if batches is None:
         raise ValueError("static quantisation needs calibration batches")
@@ -132,6 +137,7 @@ class _WeightOptions:
     group_size: int
     symmetric: bool
     optimise_clip: bool
+    per_row: bool
 
     def __post_init__(self) -> None:
         if self.mode == "weight_only" and self.bits not in (4, 8):
@@ -149,7 +155,9 @@ def _quantize_weights(
     excluded = excluded_outputs(original, graph, names)
     method = options.mode
     if options.mode == "dynamic":
-        quantized = quantize_dynamic(graph, excluded, options.per_channel, options.bits)
+        quantized = quantize_dynamic(
+            graph, excluded, options.per_channel, options.bits, options.per_row
+        )
     else:
         method = f"weight_only, {options.bits} bits in groups of {options.group_size}"
         quantized = quantize_weights(

@@ -27,18 +27,24 @@ FloatArray = npt.NDArray[np.float32]
 
 
 def quantize_dynamic(
-    graph: Graph, excluded: Collection[str], per_channel: bool, bits: int = 8
+    graph: Graph,
+    excluded: Collection[str],
+    per_channel: bool,
+    bits: int = 8,
+    per_row: bool = True,
 ) -> Graph:
-    """DynamicQuantizeLinear → MatMulInteger → Cast → Mul for every product, weights int8.
+    """Every product with int8 weights and activations that are quantised at run time.
 
-    bits: of the weights, 8 or 7.
+    As lepton.DynamicQuantizeMatMul over the range of every row; without per_row as ONNX spells it,
+    DynamicQuantizeLinear → MatMulInteger → Cast → Mul. bits: of the weights, 8 or 7.
 
     Recurrent layers become lepton.DynamicQuantizeLSTM and its like. graph: a prepared float graph.
     excluded: outputs of nodes to leave. Raises ModelError when neither is left.
     """
     recurrent = quantize_rnn_weights(graph, excluded, bits)
     found = any(n.key.startswith(f"{LEPTON_DOMAIN}.DynamicQuantize") for n in recurrent.nodes)
-    return _Writer(recurrent, excluded, _Dynamic(per_channel, bits)).write(found)
+    product = (_DynamicRows if per_row else _Dynamic)(per_channel, bits)
+    return _Writer(recurrent, excluded, product).write(found)
 
 
 def quantize_weights(
@@ -135,21 +141,21 @@ class _Product:
         raise NotImplementedError
 
 
-class _Dynamic(_Product):
+class _DynamicRows(_Product):
+    """Rows quantised one by one: lepton.DynamicQuantizeMatMul."""
+
     def __init__(self, per_channel: bool, bits: int) -> None:
         self.per_channel = per_channel
         self.bits = bits
 
     def write(self, writer: _Writer, node: Node, weight: FloatArray, output: str) -> None:
-        x, name = node.inputs[:2]
-        if x not in writer.ranges:
-            writer.ranges[x] = [
-                writer.fresh(f"{x}_quantized", np.uint8),
-                writer.fresh(f"{x}_scale", np.float32),
-                writer.fresh(f"{x}_zero_point", np.uint8),
-            ]
-            writer.add("DynamicQuantizeLinear", [x], writer.ranges[x])
-        q, x_scale, x_zero = writer.ranges[x]
+        inputs = [node.inputs[0], *self.weights(writer, node, weight)]
+        op = "DynamicQuantizeMatMul"
+        writer.graph.nodes.append(Node(op, inputs, [output], {"per_row": 1}, LEPTON_DOMAIN, output))
+
+    def weights(self, writer: _Writer, node: Node, weight: FloatArray) -> list[str]:
+        """Names of the int8 weights and of their scale."""
+        name = node.inputs[1]
         key = f"{name} {node.attrs.get('transB', 0)}"
         if key not in writer.constants:
             axis = 1 if self.per_channel else None
@@ -158,7 +164,23 @@ class _Dynamic(_Product):
                 writer.constant(made.values, f"{name}_quantized"),
                 writer.constant(made.scale, f"{name}_scale"),
             ]
-        values, w_scale = writer.constants[key]
+        return writer.constants[key]
+
+
+class _Dynamic(_DynamicRows):
+    """One range for the whole tensor, in ONNX's operators."""
+
+    def write(self, writer: _Writer, node: Node, weight: FloatArray, output: str) -> None:
+        x = node.inputs[0]
+        if x not in writer.ranges:
+            writer.ranges[x] = [
+                writer.fresh(f"{x}_quantized", np.uint8),
+                writer.fresh(f"{x}_scale", np.float32),
+                writer.fresh(f"{x}_zero_point", np.uint8),
+            ]
+            writer.add("DynamicQuantizeLinear", [x], writer.ranges[x])
+        q, x_scale, x_zero = writer.ranges[x]
+        values, w_scale = self.weights(writer, node, weight)
         sums = writer.fresh(f"{output}_sums", np.int32)
         real = writer.fresh(f"{output}_cast", np.float32)
         scale = writer.fresh(f"{output}_scale", np.float32)

@@ -14,6 +14,7 @@ from lepton_rt.graph.ir import LEPTON_DOMAIN, Graph, Node, subgraphs
 from lepton_rt.graph.lepton_body import Body
 from lepton_rt.graph.lepton_programs import expand_elementwise, expand_lookup
 
+INT32 = np.dtype(np.int32)
 INT64 = np.dtype(np.int64)
 FLOAT = np.dtype(np.float32)
 
@@ -239,13 +240,43 @@ def _qlinear_matmul(body: Body) -> list[Node]:
 
 
 def _dynamic_matmul(body: Body) -> list[Node]:
-    a, a_scale, a_zero = body.dynamically_quantized(body.input(0))
-    sums = body("MatMulInteger", a, body.input(1), a_zero, body.input(3))
-    y = body("Mul", body.cast(sums, FLOAT), body("Mul", a_scale, body.input(2)))
+    if body.flag("per_row"):
+        a, a_scale, a_zero = _quantized_rows(body, body.input(0))
+        sums = body("MatMulInteger", a, body.input(1), "", body.input(3))
+        off = body("Mul", body.cast(a_zero, INT32), _column_sums(body))
+        scaled = body("Mul", body.cast(body("Sub", sums, off), FLOAT), body.input(2))
+        y = body("Mul", scaled, a_scale)
+    else:
+        a, a_scale, a_zero = body.dynamically_quantized(body.input(0))
+        sums = body("MatMulInteger", a, body.input(1), a_zero, body.input(3))
+        y = body("Mul", body.cast(sums, FLOAT), body("Mul", a_scale, body.input(2)))
     for i in (4, 5):
         if body.input(i):
             y = body("Add", y, body.input(i))
     return body.finish(_activate(body, y))
+
+
+def _quantized_rows(body: Body, x: str) -> tuple[str, str, str]:
+    """DynamicQuantizeLinear of every row: uint8, scale and zero point [..., 1], both floats."""
+    axes = body.constant(np.array([-1], INT64), "axes")
+    zero, one, top = (body.constant(np.array(v, np.float32), "level") for v in (0, 1, 255))
+    low = body("Min", body("ReduceMin", x, axes, keepdims=1), zero)
+    high = body("Max", body("ReduceMax", x, axes, keepdims=1), zero)
+    width = body("Sub", body("Div", high, top), body("Div", low, top))
+    scale = body("Where", body("Greater", width, zero), width, one)
+    point = body("Min", body("Round", body("Div", body("Neg", low), scale)), top)
+    level = body("Add", body("Round", body("Div", x, scale)), point)
+    return body.cast(body("Clip", level, zero, top), np.dtype(np.uint8)), scale, point
+
+
+def _column_sums(body: Body) -> str:
+    """Sums of the columns of B, less its zero points: int32 [n]."""
+    b = body.graph.array(body.input(1))
+    zero = body.graph.array(body.input(3)) if body.input(3) else None
+    if b is None or b.ndim != 2 or (body.input(3) and zero is None):
+        raise ModelError(f"{body.node.key} with rows of their own needs constant weights")
+    wide = b.astype(np.int32) - (0 if zero is None else zero.astype(np.int32))
+    return body.constant(wide.sum(axis=0, dtype=np.int32), "column_sums")
 
 
 def _matmul_nbits(body: Body) -> list[Node]:

@@ -110,6 +110,8 @@ def _dynamic(node: Node, context: LowerContext) -> Step | None:
     rhs = pack_rhs(context, b, None if b_zero is None else b_zero.reshape(-1))
     operands = [a, context.add_constant(rhs.data, f"{b_name}.packed"), scale, bias, residual]
     attrs = {**_packed(b), **clamp(node)}
+    if node.attrs.get("per_row"):
+        attrs["per_row"] = 1
     return Step(node.key, operands, list(node.outputs), attrs, rhs.kernel, note=rhs.note)
 
 
