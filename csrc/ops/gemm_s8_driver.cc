@@ -36,6 +36,17 @@ PanelProduct product_of(const GemmS8Plan& plan, const GemmS8Block& block,
   return product;
 }
 
+// The panel after p in shares for the register tiles of this one; empty after the last.
+Prefetch next_panel(const GemmS8Plan& plan, const GemmS8Block& block, const PanelProduct& product,
+                    size_t p) {
+  if (p + 1 >= block.last) return {};
+  PanelProduct whole = product;
+  whole.rows = std::min(block.m, accumulator_rows(product.mr));
+  const size_t tiles = ceil_div(block.m, product.mr) * panel_pieces(whole);
+  const size_t lines = ceil_div(plan.panel_stride, kCacheLine);
+  return {plan.packed + (p + 1) * plan.panel_stride, lines, ceil_div(lines, tiles)};
+}
+
 EpilogueS8Params epilogue_of(const GemmS8Plan& plan, const GemmS8Block& block,
                              const GemmS8Panel& panel, const int32_t* acc) {
   EpilogueS8Params out = {};
@@ -71,6 +82,8 @@ void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
       plan.kernel->run(params);
     };
     PanelProduct product = product_of(plan, block, panel);
+    Prefetch next = next_panel(plan, block, product, p);
+    product.next = &next;
     EpilogueS8Params out = epilogue_of(plan, block, panel, acc);
     const bool corrects_rows = block.zero_points != nullptr && panel.sums != nullptr;
     out.bias = corrected_bias(plan, panel, corrects_rows ? 0 : plan.zero_point, bias);
