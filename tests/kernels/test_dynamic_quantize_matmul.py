@@ -113,6 +113,18 @@ def test_rows_of_their_own(
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("size", [1e-44, 1e-38, 1e-20, 1.0, 1e20, 3e38])
+def test_rows_of_any_size_near_ties(isa: str, rng: Rng, size: float) -> None:
+    """Values halfway between two levels, give or take a rounding."""
+    a = (rng.integers(-100, 156, (64, 77)) + np.float32(0.5)).astype(np.float32)
+    a[:, 0], a[:, 1] = -100, 155
+    a = a * np.float32(size / 200) * rng.uniform(0.5, 1, (64, 1)).astype(np.float32)
+    q, a_scale, points = quantized_rows(a)
+    want = (q - points).astype(np.float32).sum(axis=1, keepdims=True) * np.float32(1) * a_scale
+    got = run(isa, a, np.ones((77, 1), np.int8), np.ones(1, np.float32), per_row=1)
+    np.testing.assert_array_equal(got, want)
+
+
 def test_a_row_that_is_not_finite_stays_alone(isa: str) -> None:
     a = np.ones((3, 4), np.float32)
     a[0, 1], a[2, 3] = np.nan, np.inf
