@@ -21,9 +21,10 @@ inline __mmask16 first_lanes(size_t n) {
   return static_cast<__mmask16>(n >= 16 ? 0xffff : (1u << n) - 1);
 }
 
-// e^x for x <= 88 (or NaN); denormal results included.
+// e^x for x <= 88 (or NaN); denormal results included. What rounds to zero is masked out: see
+// exp_f32x8.
 inline __m512 exp_f32x16(__m512 x) {
-  x = _mm512_max_ps(set16(-110.0f), x);
+  const __mmask16 keep = _mm512_cmp_ps_mask(x, set16(-104.0f), _CMP_NLT_UQ);
   const __m512 n = _mm512_roundscale_ps(mul(x, set16(1.442695041f)), 8);
   __m512 r = _mm512_fnmadd_ps(n, set16(0.693147182f), x);
   r = _mm512_fnmadd_ps(n, set16(-1.904654e-9f), r);
@@ -33,7 +34,7 @@ inline __m512 exp_f32x16(__m512 x) {
   q = fma(q, r, set16(1.666651964e-01f));
   q = fma(q, r, set16(4.999999404e-01f));
   const __m512 p = fma(mul(r, r), q, r);
-  return _mm512_scalef_ps(_mm512_add_ps(p, set16(1.0f)), n);
+  return _mm512_maskz_scalef_ps(keep, _mm512_add_ps(p, set16(1.0f)), n);
 }
 
 // |x| < 0.625: x + x³ p(x²); else 1 − 2 / (e^2|x| + 1).
