@@ -156,7 +156,7 @@ Status AttentionOp::init(const StepDesc& step) {
   softcap_ = step.attrs->f("softcap");
   scores_mode_ = step.attrs->i("qk_matmul_output_mode");
   if (scores_mode_ < 0 || scores_mode_ > 3) return invalid_model("qk_matmul_output_mode");
-  kernels_ = kList.best(step.isa)->run();
+  kernels_ = find_attention_kernels(step.isa);
   gemm_ = gemm_f32_kernels().best(step.isa);
   if (gemm_->nr % 8 != 0) return unsupported("panels of no whole vectors");
   return {};
@@ -443,6 +443,8 @@ void AttentionOp::finish(const Task& task, const Scratch& scratch) const {
 }
 
 }  // namespace
+
+AttentionKernels find_attention_kernels(Isa max) { return kList.best(max)->run(); }
 
 Status make_attention(const StepDesc& step, std::unique_ptr<Op>* op) {
   auto made = std::make_unique<AttentionOp>();

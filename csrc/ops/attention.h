@@ -67,4 +67,10 @@ struct KeyRange {
 KeyRange attention_keys(const AttentionAttrs& attrs, const AttentionShape& shape,
                         const int64_t* nonpad, size_t batch, size_t row);
 
+// The best float32 kernels within the cap.
+AttentionKernels find_attention_kernels(Isa max);
+
+// The factory of "Attention", for operators that fall back to it.
+Status make_attention(const StepDesc& step, std::unique_ptr<Op>* op);
+
 }  // namespace lepton

@@ -9,7 +9,7 @@ import pytest
 import foreign_models as models
 import lepton_rt
 
-ATTENTION = {"lepton.Attention", "lepton.QLinearAttention"}
+ATTENTION = {"lepton.DynamicQuantizeAttention", "lepton.QLinearAttention"}
 MOST_STEPS = 8
 
 
@@ -35,7 +35,7 @@ def check(model: Any) -> set[str]:
 
 @pytest.mark.parametrize("activation", ["uint8", "int8"])
 def test_quantised_here(activation: str) -> None:
-    check(own(activation=activation))
+    assert check(own(activation=activation)) == {"lepton.DynamicQuantizeAttention"}
 
 
 @pytest.mark.parametrize("form", ["QDQ", "QOperator"])

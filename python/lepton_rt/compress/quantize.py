@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lepton_rt.compress.attention import quantize_attention
 from lepton_rt.compress.batches import first_batch
 from lepton_rt.compress.calibrate import Calibration, calibrate
 from lepton_rt.compress.compare import compare_tensors
@@ -86,9 +87,14 @@ def quantize(
     tensor names or operator types to leave in float. activation: "uint8" (asymmetric) or "int8".
 
     Weights become symmetric int8, biases int32. Everything between the first and the last layer
-    runs on integers where every operator on the way can. Raises InputError for calibration data
-    that is missing, does not fit, or makes a tensor NaN or infinite; ValueError for an unknown
-    option or missing batches; ModelError when the model has nothing to quantise.
+    runs on integers where every operator on the way can. In the modes "static" and "dynamic"
+    attention becomes lepton.DynamicQuantizeAttention, which rounds its operands to 8 bits as it
+    runs (queries and keys by row, values by column, exponentials before they are divided by their
+    sum); exclude "Softmax" or "Attention" to leave it in float.
+
+    Raises InputError for calibration data that is missing, does not fit, or makes a tensor NaN or
+    infinite; ValueError for an unknown option or missing batches; ModelError when the model has
+    nothing to quantise.
     """
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; choose one of {MODES}")
@@ -112,7 +118,8 @@ def quantize(
     else:
         original = load_graph(model)
     graph = prepare(original)
-    placement = place(graph, excluded_outputs(original, graph, names))
+    excluded = excluded_outputs(original, graph, names)
+    placement = place(graph, excluded)
     if not placement.units:
         raise ModelError("the model has no convolution or matrix product left to quantise")
     _check_operands(graph, placement)
@@ -123,6 +130,7 @@ def quantize(
     ranges = _ranges(graph, placement, calibration)
     parameters = {name: _parameters(extent, activation) for name, extent in ranges.items()}
     quantized = insert_qdq(graph, placement, parameters, per_channel, bits)
+    quantized = quantize_attention(quantized, excluded)
     report = _report(method, graph, quantized, parameters, calibration, ranges)
     return QuantizedModel(quantized, report, graph)
 
@@ -158,6 +166,7 @@ def _quantize_weights(
         quantized = quantize_dynamic(
             graph, excluded, options.per_channel, options.bits, options.per_row
         )
+        quantized = quantize_attention(quantized, excluded)
     else:
         method = f"weight_only, {options.bits} bits in groups of {options.group_size}"
         quantized = quantize_weights(

@@ -336,6 +336,7 @@ def _dequantized_gates(body: Body, weights: str, scale: str, zero_point: str) ->
 
 _BODIES: dict[str, Callable[[Body], list[Node]]] = {
     "Attention": _attention,
+    "DynamicQuantizeAttention": _attention,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "MatMul": _matmul,

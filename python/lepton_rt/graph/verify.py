@@ -52,9 +52,11 @@ def _is_codebook(constant: Constant) -> bool:
 
 # Leading inputs of lepton operators that must be given (zero-points, 2 and 5, may be omitted).
 _NEEDED_INPUTS = {
+    "Attention": 3,
     "Conv": 2,
     "ConvTranspose": 2,
     "MatMul": 2,
+    "DynamicQuantizeAttention": 3,
     "DynamicQuantizeMatMul": 3,
     "MatMulNBits": 3,
     "QLinearConv": 5,

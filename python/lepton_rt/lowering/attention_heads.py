@@ -13,7 +13,7 @@ from lepton_rt.plan import Plan, Step
 
 __all__ = ["absorb_heads", "splits_rows"]
 
-_ATTENTION = {"lepton.Attention", "lepton.QLinearAttention"}
+_ATTENTION = {"lepton.Attention", "lepton.DynamicQuantizeAttention", "lepton.QLinearAttention"}
 _ROLES = (("q", "q_num_heads"), ("k", "kv_num_heads"), ("v", "kv_num_heads"))
 
 Dims = tuple[Any, ...]

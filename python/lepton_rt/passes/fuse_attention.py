@@ -14,15 +14,19 @@ from .eliminate import eliminate
 
 __all__ = ["fuse_attention"]
 
+_ATTENTION = {"Attention", "lepton.Attention", "lepton.DynamicQuantizeAttention"}
 _LAYOUTS: dict[tuple[int, ...], str] = {(0, 2, 1, 3): "BSHD", (1, 2, 0, 3): "SBHD"}
 """Permutation to batch, heads, rows, depth → layout of what is permuted."""
 
 
 def fuse_attention(graph: Graph) -> Graph:
-    """Makes `lepton.Attention` of 4-D float32 `Attention`, with as much around it as it can do."""
+    """Makes `lepton.Attention` of 4-D float32 `Attention`, with as much around it as it can do.
+
+    `lepton.DynamicQuantizeAttention` takes in the same.
+    """
     editor = Editor(graph)
     for node in editor.nodes():
-        if node.key in ("Attention", "lepton.Attention") and _is_plain(editor, node):
+        if node.key in _ATTENTION and _is_plain(editor, node):
             _grouped_heads(editor, node)
             _smaller_mask(editor, node)
             _layouts(editor, node)
@@ -124,7 +128,7 @@ def _layouts(editor: Editor, node: Node) -> None:
         replaced.append(after)
     if int_attr(node, "qk_matmul_output_mode", 0) == 0:
         attrs.pop("qk_matmul_output_mode", None)
-    editor.replace(replaced, "Attention", operands, outputs, attrs, lepton=True)
+    editor.replace(replaced, node.op, operands, outputs, attrs, lepton=True)
     editor.drop_unread(*turned)
 
 

@@ -138,6 +138,7 @@ def _order(ctx: Context, name: str) -> tuple[int, ...]:
 
 RULES: dict[str, Rule] = {
     "lepton.Attention": _attention,
+    "lepton.DynamicQuantizeAttention": _attention,
     "lepton.Conv": _conv,
     "lepton.QLinearConv": _qlinear_conv,
     "lepton.MatMul": _matmul,

@@ -1,0 +1,284 @@
+// Attention with 8-bit operands, sixteen lanes abreast. Scores become bytes in two passes over a
+// row in L1: to floats with their maximum, then the exponential, rounded as it is summed. Bound by
+// the arithmetic of the second pass, some thirteen operations for sixteen scores; nothing wider
+// than a byte leaves it.
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cpu/math_avx512.h"
+#include "ops/attention_s8_kernels.h"
+
+namespace lepton {
+namespace {
+
+inline __m512i magnitude(__m512 x) {
+  return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff));
+}
+
+// The range of a row from the bits of its amax, which order as the floats do, NaN last. Scalar
+// divisions take a quarter of the time of those of sixteen lanes.
+struct RowRange {
+  float inverse, scale;
+};
+inline RowRange row_range(const float* x, size_t k) {
+  __m512i amax = _mm512_setzero_si512();
+  size_t i = 0;
+  for (; i + 16 <= k; i += 16) amax = _mm512_max_epu32(amax, magnitude(_mm512_loadu_ps(x + i)));
+  if (i < k) {
+    const __m512 tail = _mm512_maskz_loadu_ps(first_lanes(k - i), x + i);
+    amax = _mm512_max_epu32(amax, magnitude(tail));
+  }
+  const unsigned bits = _mm512_reduce_max_epu32(amax);
+  if (bits >= 0x7f800000) return {0.0f, __builtin_nanf("")};
+  float largest;
+  __builtin_memcpy(&largest, &bits, sizeof(largest));
+  if (largest < 1e-30f) return {0.0f, 1.0f};
+  return {127.0f / largest, largest / 127.0f};
+}
+
+// Sixteen columns' ranges.
+struct Ranges {
+  __m512 inverse, scale;
+  __mmask16 finite;
+};
+inline Ranges ranges_of(__m512i amax_bits) {
+  const __m512 amax = _mm512_castsi512_ps(amax_bits);
+  const __mmask16 finite = _mm512_cmplt_epi32_mask(amax_bits, _mm512_set1_epi32(0x7f800000));
+  const __mmask16 zero = _mm512_cmp_ps_mask(amax, set16(1e-30f), _CMP_LT_OQ);
+  Ranges ranges;
+  ranges.finite = finite;
+  ranges.inverse = _mm512_mask_blend_ps(zero, _mm512_div_ps(set16(127.0f), amax), set16(0.0f));
+  ranges.scale = _mm512_mask_blend_ps(zero, _mm512_div_ps(amax, set16(127.0f)), set16(1.0f));
+  ranges.scale = _mm512_mask_blend_ps(finite, set16(__builtin_nanf("")), ranges.scale);
+  return ranges;
+}
+
+// Where inverse is 0, x may be infinite or NaN: no product is wanted then.
+inline __m512i round_row(__m512 x, __m512 inverse, __mmask16 finite) {
+  return _mm512_maskz_cvtps_epi32(finite, mul(x, inverse));
+}
+
+// Rows lie apart, where the hardware does not prefetch.
+constexpr size_t kRowsAhead = 8;
+inline void fetch_row(const float* x, size_t k) {
+  for (size_t i = 0; i < k; i += 16)
+    _mm_prefetch(reinterpret_cast<const char*>(x + i), _MM_HINT_T0);
+}
+
+// Returns the sum of what was rounded, lane by lane.
+inline __m512i quantize_row_s8(const float* x, size_t k, size_t k_padded, __m512i offset,
+                               uint8_t* dst, float* scale) {
+  const RowRange range = row_range(x, k);
+  const __m512 inverse = set16(range.inverse);
+  const auto finite = static_cast<__mmask16>(range.inverse == 0.0f ? 0 : 0xffff);
+  __m512i total = _mm512_setzero_si512();
+  size_t i = 0;
+  for (; i + 16 <= k; i += 16) {
+    const __m512i q = round_row(_mm512_loadu_ps(x + i), inverse, finite);
+    total = _mm512_add_epi32(total, q);
+    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(q, offset));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(dst + i), bytes);
+  }
+  if (i < k) {
+    const __mmask16 lanes = first_lanes(k - i);
+    const __m512i q = round_row(_mm512_maskz_loadu_ps(lanes, x + i), inverse, finite);
+    total = _mm512_add_epi32(total, q);
+    _mm_mask_storeu_epi8(dst + i, lanes, _mm512_cvtepi32_epi8(_mm512_add_epi32(q, offset)));
+    for (i = k; i < k_padded; ++i) dst[i] = 0;
+  }
+  *scale = range.scale;
+  return total;
+}
+
+void quantize_rows_s8(const float* x, size_t stride, size_t n, size_t k, size_t k_padded,
+                      int offset, uint8_t* dst, float* scale, int32_t* sum) {
+  const __m512i offset_i32 = _mm512_set1_epi32(offset);
+  for (size_t i = 0; i < n; ++i, x += stride, dst += k_padded) {
+    fetch_row(x + kRowsAhead * stride, k);
+    const __m512i total = quantize_row_s8(x, k, k_padded, offset_i32, dst, scale + i);
+    if (sum != nullptr) sum[i] = _mm512_reduce_add_epi32(total);
+  }
+}
+
+void quantize_rows_i16(const float* x, size_t stride, size_t n, size_t k, size_t k_padded,
+                       int16_t* dst, float* scale) {
+  for (size_t row = 0; row < n; ++row, x += stride, dst += k_padded) {
+    fetch_row(x + kRowsAhead * stride, k);
+    const RowRange range = row_range(x, k);
+    const auto finite = static_cast<__mmask16>(range.inverse == 0.0f ? 0 : 0xffff);
+    for (size_t i = 0; i < k; i += 16) {
+      const __mmask16 lanes = first_lanes(k - i);
+      const __m512 v = _mm512_maskz_loadu_ps(lanes, x + i);
+      const __m512i q = round_row(v, set16(range.inverse), finite);
+      _mm256_mask_storeu_epi16(dst + i, lanes, _mm512_cvtepi32_epi16(q));
+    }
+    for (size_t i = k; i < k_padded; ++i) dst[i] = 0;
+    scale[row] = range.scale;
+  }
+}
+
+// kKr rows in one 32-bit lane a column.
+template <size_t kKr>
+inline __m512i interleaved(const __m512i (&q)[4]) {
+  if (kKr == 2) {
+    const __m512i low = _mm512_and_si512(q[0], _mm512_set1_epi32(0xffff));
+    return _mm512_or_si512(low, _mm512_slli_epi32(q[1], 16));
+  }
+  const __m512i byte = _mm512_set1_epi32(0xff);
+  const __m512i a = _mm512_and_si512(q[0], byte);
+  const __m512i b = _mm512_slli_epi32(_mm512_and_si512(q[1], byte), 8);
+  const __m512i c = _mm512_slli_epi32(_mm512_and_si512(q[2], byte), 16);
+  return _mm512_ternarylogic_epi32(_mm512_or_si512(a, b), c, _mm512_slli_epi32(q[3], 24), 0xfe);
+}
+
+template <size_t kKr>
+void pack_sixteen(const float* x, size_t stride, size_t n, __mmask16 lanes, __mmask16 stored,
+                  size_t width, int32_t* packed, float* scale) {
+  __m512i amax = _mm512_setzero_si512();
+  for (size_t j = 0; j < n; ++j)
+    amax = _mm512_max_epu32(amax, magnitude(_mm512_maskz_loadu_ps(lanes, x + j * stride)));
+  const Ranges ranges = ranges_of(amax);
+  _mm512_mask_storeu_ps(scale, lanes, ranges.scale);
+  for (size_t j = 0; j < n; j += kKr, packed += width) {
+    __m512i q[4];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < kKr; ++i)
+      q[i] = j + i < n ? round_row(_mm512_maskz_loadu_ps(lanes, x + (j + i) * stride),
+                                   ranges.inverse, ranges.finite)
+                       : _mm512_setzero_si512();
+    _mm512_mask_storeu_epi32(packed, stored, interleaved<kKr>(q));
+  }
+}
+
+template <size_t kKr>
+void pack_values(const float* x, size_t stride, size_t n, size_t columns, size_t width,
+                 void* packed, float* scale) {
+  for (size_t c = 0; c < width; c += 16) {
+    const __mmask16 lanes = c < columns ? first_lanes(columns - c) : __mmask16{0};
+    const size_t from = c < columns ? c : 0;
+    pack_sixteen<kKr>(x + from, stride, n, lanes, first_lanes(width - c), width,
+                      static_cast<int32_t*>(packed) + c, scale + from);
+  }
+}
+void pack_values_s8(const float* x, size_t stride, size_t n, size_t columns, size_t width,
+                    int8_t* packed, float* scale) {
+  pack_values<4>(x, stride, n, columns, width, packed, scale);
+}
+void pack_values_i16(const float* x, size_t stride, size_t n, size_t columns, size_t width,
+                     int16_t* packed, float* scale) {
+  pack_values<2>(x, stride, n, columns, width, packed, scale);
+}
+
+// t of sixteen keys from j on, of which `allowed` are before the last one.
+template <bool kPlain>
+inline __m512 score(const AttentionS8Row& row, const int32_t* scores, size_t j, __mmask16 allowed) {
+  const __m512 minus_infinity = set16(-__builtin_inff());
+  __m512i sum = _mm512_loadu_si512(scores);
+  if (row.correction != nullptr)
+    sum = _mm512_sub_epi32(sum, _mm512_maskz_loadu_epi32(allowed, row.correction + j));
+  const __m512 key_scale = _mm512_maskz_loadu_ps(allowed, row.key_scale + j);
+  __m512 t = mul(_mm512_cvtepi32_ps(sum), key_scale);
+  if (!kPlain && row.bias != nullptr) {
+    const __m512 bias = _mm512_maskz_loadu_ps(allowed, row.bias + j);
+    allowed &= _mm512_cmp_ps_mask(bias, minus_infinity, _CMP_NEQ_UQ);
+    const __m512 scaled = _mm512_max_ps(mul(bias, set16(1.44269504f)), set16(-3.4028235e38f));
+    t = _mm512_add_ps(mul(t, set16(row.scale)), scaled);
+  }
+  if (!kPlain && row.mask != nullptr) {
+    const __m128i bytes = _mm_maskz_loadu_epi8(allowed, row.mask + j);
+    allowed &= _mm_test_epi8_mask(bytes, bytes);
+  }
+  return _mm512_mask_blend_ps(allowed, minus_infinity, t);
+}
+
+// Without masks and before the last key.
+inline __m512 plain_score(const int32_t* scores, const int32_t* correction,
+                          const float* key_scale) {
+  __m512i sum = _mm512_loadu_si512(scores);
+  if (correction != nullptr) sum = _mm512_sub_epi32(sum, _mm512_loadu_si512(correction));
+  return mul(_mm512_cvtepi32_ps(sum), _mm512_loadu_ps(key_scale));
+}
+
+// t and its maximum. The maximum keeps its second operand where the first is NaN.
+template <bool kPlain>
+inline float scores_and_max(const AttentionS8Row& row) {
+  __m512 max = set16(-__builtin_inff());
+  float* const t = row.t;
+  const int32_t* const correction = row.correction;
+  for (size_t j = 0, panel = 0; j < row.last; ++panel) {
+    const bool whole = (panel + 1) * row.width <= row.n;
+    const size_t width = whole ? row.width : row.last_width;
+    const int32_t* scores = row.scores + panel * row.panel_stride + row.row * width;
+    const size_t end = j + width < row.last ? j + width : row.last;
+    for (; kPlain && j + 16 <= end; j += 16, scores += 16) {
+      const int32_t* const off = correction == nullptr ? nullptr : correction + j;
+      const __m512 v = plain_score(scores, off, row.key_scale + j);
+      _mm512_storeu_ps(t + j, v);
+      max = _mm512_max_ps(v, max);
+    }
+    for (; j < end; j += 16, scores += 16) {
+      const __m512 v = score<kPlain>(row, scores, j, first_lanes(row.last - j));
+      _mm512_storeu_ps(t + j, v);
+      max = _mm512_max_ps(v, max);
+    }
+  }
+  return _mm512_reduce_max_ps(max);
+}
+
+inline __m512i probabilities(__m512 t, __m512 max, __m512 factor) {
+  const __m512 z = _mm512_max_ps(mul(sub(t, max), factor), set16(-16.0f));
+  const __m512 n = _mm512_roundscale_ps(z, 8), f = sub(z, n);
+  __m512 c = fma(set16(Exp2::c3), f, set16(Exp2::c2));
+  c = fma(c, f, set16(Exp2::c1));
+  c = fma(c, f, set16(Exp2::c0));
+  return _mm512_cvtps_epi32(_mm512_scalef_ps(c, n));
+}
+
+inline void store(uint8_t* p, __m512i q) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(q));
+}
+inline void store(int16_t* p, __m512i q) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(q));
+}
+inline void store(uint8_t* p, __mmask16 lanes, __m512i q) {
+  _mm_mask_storeu_epi8(p, lanes, _mm512_cvtepi32_epi8(q));
+}
+inline void store(int16_t* p, __mmask16 lanes, __m512i q) {
+  _mm256_mask_storeu_epi16(p, lanes, _mm512_cvtepi32_epi16(q));
+}
+
+template <typename Element>
+int32_t softmax_row(const AttentionS8Row& row) {
+  auto* const p = static_cast<Element*>(row.p);
+  const float* const t = row.t;
+  const bool plain = row.bias == nullptr && row.mask == nullptr;
+  const size_t padded = row.n_padded, last = row.last;
+  const __m512 max = set16(plain ? scores_and_max<true>(row) : scores_and_max<false>(row));
+  const __m512 factor = set16(row.bias == nullptr ? row.scale : 1.0f);
+  __m512i sum = _mm512_setzero_si512();
+  size_t j = 0;
+  for (; j + 16 <= last; j += 16) {
+    const __m512i q = probabilities(_mm512_loadu_ps(t + j), max, factor);
+    sum = _mm512_add_epi32(sum, q);
+    store(p + j, q);
+  }
+  if (j < last) {
+    const __m512i q = probabilities(_mm512_loadu_ps(t + j), max, factor);
+    sum = _mm512_add_epi32(sum, q);
+    store(p + j, first_lanes(padded - j), q);
+    j += 16;
+  }
+  for (; j < padded; j += 16) store(p + j, first_lanes(padded - j), _mm512_setzero_si512());
+  return _mm512_reduce_add_epi32(sum);
+}
+
+}  // namespace
+
+AttentionS8Kernels attention_s8_avx512() {
+  return {quantize_rows_s8, quantize_rows_i16,    pack_values_s8,
+          pack_values_i16,  softmax_row<uint8_t>, softmax_row<int16_t>};
+}
+
+}  // namespace lepton
