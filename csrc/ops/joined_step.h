@@ -1,6 +1,18 @@
-// An operator bound inside another one, to a part of what that one works on.
+// Operators bound inside another one, to a part of what that one works on.
+//
+// "A+B+C" is a step that runs the steps A, B and C, block by block:
+//
+//   inputs, outputs: what the steps read from outside and give to it
+//   rows      for each input, 1: every block sees a part of it; 0: all of it
+//   values    dtypes of what the steps make, in the order of making
+//   results   for each output, its value
+//   i.in, i.out  operands of step i: an input, or the number of inputs + a value; -1: omitted
+//   i.NAME    its attributes
+//   The steps' operators and kernels, each joined by '+', are the operator and kernel of this one.
 #pragma once
 
+#include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -43,6 +55,37 @@ class JoinedBinder final : public BindContext {
   std::vector<DType> outputs_;
   std::vector<Shape> shapes_;
   const int threads_;
+};
+
+constexpr size_t kMaxJoinedOperands = 48;
+
+struct JoinedStep {
+  std::string_view name;  // of the operator
+  std::unique_ptr<Op> op;
+  Attrs attrs;
+  std::vector<int> in, out;
+};
+
+// The steps of "A+B+C", made and checked.
+class JoinedSteps {
+ public:
+  // joins: whether an operator may be one of them.
+  Status init(const StepDesc& step, bool (*joins)(std::string_view));
+
+  size_t num_inputs() const { return cut.size(); }
+  // The output that is this value, or -1.
+  int result_of(size_t value) const;
+
+  std::vector<JoinedStep> steps;
+  std::vector<bool> cut;        // per input
+  std::vector<DType> values;    // per value
+  std::vector<size_t> results;  // per output
+
+ private:
+  Status init_step(const StepDesc& whole, size_t index, std::string_view op,
+                   std::string_view kernel);
+  Status read_operands(const StepDesc& whole, const std::string& name, size_t made,
+                       std::vector<int>* operands) const;
 };
 
 }  // namespace lepton

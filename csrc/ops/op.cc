@@ -23,9 +23,15 @@ const NamedFactory kFactories[] = {
 }  // namespace
 
 Status make_row_blocks(const StepDesc&, std::unique_ptr<Op>*);  // row_blocks.cc
+Status make_conv_bands(const StepDesc&, std::unique_ptr<Op>*);  // conv_bands.cc
 
 OpFactory find_op(std::string_view name) {
-  if (name.find('+') != std::string_view::npos) return make_row_blocks;
+  const size_t end = name.find('+');
+  if (end != std::string_view::npos) {
+    const std::string_view first = name.substr(0, end);
+    const bool convolves = first == "lepton.Conv" || first == "lepton.QLinearConv";
+    return convolves ? make_conv_bands : make_row_blocks;
+  }
   for (const NamedFactory& f : kFactories)
     if (f.factory != nullptr && f.name == name) return f.factory;
   return nullptr;

@@ -156,7 +156,7 @@ class Op {
 
 using OpFactory = Status (*)(const StepDesc&, std::unique_ptr<Op>*);
 
-// Null when no family has this name. "A+B": row_blocks.cc.
+// Null when no family has this name. "A+B": row_blocks.cc, conv_bands.cc.
 OpFactory find_op(std::string_view name);
 
 // Bytes rounded up to whole cache lines, as scratch partitions want them.

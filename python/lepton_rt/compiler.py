@@ -105,6 +105,7 @@ def compile_model(
     from lepton_rt.host import HostRunner, warn_about
     from lepton_rt.lower import lower
     from lepton_rt.lowering.attention_heads import absorb_heads
+    from lepton_rt.lowering.conv_bands import join_convolutions
     from lepton_rt.lowering.qlinear_attention import fuse_qlinear_attention
     from lepton_rt.lowering.row_blocks import join_rows
     from lepton_rt.passes import legalise, optimise
@@ -123,6 +124,7 @@ def compile_model(
             lowered.plan = fuse_qlinear_attention(lowered.plan, lowered.graph)
             lowered.plan = absorb_heads(lowered.plan, lowered.graph)
             lowered.plan = join_rows(lowered.plan, lowered.graph)
+            lowered.plan = join_convolutions(lowered.plan)
     warn_about(lowered.host)
     interface = Interface(
         tuple(TensorSpec.of(name, value) for name, value in graph.inputs.items()),

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from lepton_rt.graph.ir import Graph
-from lepton_rt.plan import DTYPE_CODES, Plan, Step, StepAttr
+from lepton_rt.plan import Plan, Step
+
+from .joined_step import join_steps, last_readers
 
 __all__ = ["join_rows"]
 
@@ -33,7 +33,7 @@ def join_rows(plan: Plan, graph: Graph) -> Plan:
     for step in plan.steps:
         if not groups or not groups[-1].take(step):
             groups.append(_Group(step, shapes, plan.constants))
-    readers = _last_readers(plan)
+    readers = last_readers(plan)
     steps: list[Step] = []
     for group in groups:
         steps += [group.joined(plan, readers)] if len(group.steps) > 1 else group.steps
@@ -48,13 +48,6 @@ def _shapes(plan: Plan, graph: Graph) -> dict[str, Dims]:
         if value is not None and value.shape is not None and None not in value.shape:
             shapes[name] = tuple(value.shape)
     return shapes
-
-
-def _last_readers(plan: Plan) -> dict[str, int]:
-    """Tensor → id of the last step that reads it; 0 for outputs of the graph."""
-    readers = {name: id(step) for step in plan.steps for name in step.inputs if name}
-    readers.update(dict.fromkeys(plan.outputs, 0))
-    return readers
 
 
 @dataclass
@@ -111,31 +104,7 @@ class _Group:
 
     def joined(self, plan: Plan, readers: Mapping[str, int]) -> Step:
         """The steps as one."""
-        members = {id(step) for step in self.steps}
-        inputs = list(
-            dict.fromkeys(n for s in self.steps for n in s.inputs if n and n not in self.made)
-        )
-        values = [step.outputs[0] for step in self.steps]
-        results = [
-            i for i, name in enumerate(values) if readers.get(name, -1) not in members | {-1}
+        attrs = [
+            {**step.attrs, "axis": -1} if step.op in _NORMS else step.attrs for step in self.steps
         ]
-        numbers = {name: i for i, name in enumerate([*inputs, *values])}
-        attrs: dict[str, StepAttr] = {
-            "rows": [int(name not in plan.constants) for name in inputs],
-            "values": [DTYPE_CODES[np.dtype(plan.dtypes[name]).name] for name in values],
-            "results": results,
-        }
-        for i, step in enumerate(self.steps):
-            attrs[f"{i}.in"] = [numbers.get(name, -1) for name in step.inputs]
-            attrs[f"{i}.out"] = [numbers[name] for name in step.outputs]
-            given = {**step.attrs, "axis": -1} if step.op in _NORMS else step.attrs
-            attrs.update({f"{i}.{name}": value for name, value in given.items()})
-        return Step(
-            "+".join(step.op for step in self.steps),
-            inputs,
-            [values[i] for i in results],
-            attrs,
-            "+".join(step.kernel for step in self.steps).rstrip("+"),
-            self.first.name,
-            self.first.note,
-        )
+        return join_steps(plan, self.steps, attrs, readers)
