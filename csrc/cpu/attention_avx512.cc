@@ -1,7 +1,7 @@
 // Attention, sixteen lanes abreast, as attention_avx2.cc does it with eight: two passes over a
-// row's block of scores in L1, bound by the polynomial of exp; masks are mask registers. Packing is
-// bound by strided reads, so it is that of AVX2. The unpacked kernels read keys and values once
-// from memory, which is their limit.
+// row's block of scores in L1, the maximum and the exponentials, bound by the polynomial of 2^x;
+// masks are mask registers. Packing is bound by strided reads, so it is that of AVX2. The unpacked
+// kernels read keys and values once from memory, which is their limit.
 #include <immintrin.h>
 
 #include <cstddef>
@@ -39,54 +39,80 @@ inline __m512 masked_score(const AttentionRow& row, const float* scores, size_t 
   return _mm512_mask_blend_ps(allowed, sub(_mm512_setzero_ps(), infinity), t);
 }
 
-// Scaled and masked scores into p, `used` of them. The maximum keeps its second operand where the
+constexpr float kLog2E = 1.442695041f;
+
+// Masked scores into p, `used` of them, and their maximum. It keeps its second operand where the
 // first is NaN, so that NaN scores reach the exponentials and the sum instead.
-template <bool kPlain>
-inline float scores_and_max(const AttentionRow& row, size_t used) {
-  const __m512 scale = set16(row.scale), infinity = set16(__builtin_inff());
+inline float masked_scores(const AttentionRow& row, size_t used) {
   __m512 max = set16(*row.max);
   const float* panel = row.scores;
   for (size_t j = 0; j < used; panel += row.panel_stride)
     for (size_t lane = 0; lane < row.width && j < used; lane += 16, j += 16) {
-      __m512 t =
-          kPlain ? mul(_mm512_loadu_ps(panel + lane), scale) : masked_score(row, panel + lane, j);
-      if (kPlain && j + 16 > row.last)
-        t = _mm512_mask_sub_ps(t, static_cast<__mmask16>(~first_lanes(row.last - j)),
-                               _mm512_setzero_ps(), infinity);
+      const __m512 t = masked_score(row, panel + lane, j);
       _mm512_storeu_ps(row.p + j, t);
       max = _mm512_max_ps(t, max);
     }
   return _mm512_reduce_max_ps(max);
 }
 
-// Two sums: one would wait for each addition.
-inline float exp_and_sum(float* p, size_t padded, __m512 max) {
-  __m512 sum0 = _mm512_setzero_ps(), sum1 = _mm512_setzero_ps();
-  size_t j = 0;
-  for (; j + 32 <= padded; j += 32) {
-    const __m512 e0 = exp_f32x16(sub(_mm512_loadu_ps(p + j), max));
-    const __m512 e1 = exp_f32x16(sub(_mm512_loadu_ps(p + j + 16), max));
-    _mm512_storeu_ps(p + j, e0);
-    _mm512_storeu_ps(p + j + 16, e1);
-    sum0 = _mm512_add_ps(sum0, e0);
-    sum1 = _mm512_add_ps(sum1, e1);
-  }
-  for (; j < padded; j += 16) {
-    const __m512 e = exp_f32x16(sub(_mm512_loadu_ps(p + j), max));
+inline float masked_exponentials(float* p, size_t used, float max) {
+  __m512 sum = _mm512_setzero_ps();
+  for (size_t j = 0; j < used; j += 16) {
+    const __m512 z = mul(sub(_mm512_loadu_ps(p + j), set16(max)), set16(kLog2E));
+    const __m512 e = exp2_f32x16(z);
     _mm512_storeu_ps(p + j, e);
-    sum0 = _mm512_add_ps(sum0, e);
+    sum = _mm512_add_ps(sum, e);
   }
-  return _mm512_reduce_add_ps(_mm512_add_ps(sum0, sum1));
+  return _mm512_reduce_add_ps(sum);
+}
+
+// A row whose keys up to the last are all allowed is read from the panels twice.
+inline float plain_max(const AttentionRow& row) {
+  const size_t last = row.last, width = row.width;
+  __m512 max0 = set16(-__builtin_inff()), max1 = max0;
+  const float* panel = row.scores;
+  for (size_t j = 0; j < last; j += width, panel += row.panel_stride)
+    for (size_t lane = 0; lane < width; lane += 32) {
+      if (j + lane + 32 <= last && lane + 32 <= width) {
+        max0 = _mm512_max_ps(_mm512_loadu_ps(panel + lane), max0);
+        max1 = _mm512_max_ps(_mm512_loadu_ps(panel + lane + 16), max1);
+        continue;
+      }
+      for (size_t i = lane; i < width && i < lane + 32 && j + i < last; i += 16) {
+        const __mmask16 lanes = first_lanes(last - j - i);
+        max0 = _mm512_mask_max_ps(max0, lanes, _mm512_loadu_ps(panel + i), max0);
+      }
+    }
+  const float max = _mm512_reduce_max_ps(_mm512_max_ps(max0, max1)) * row.scale;
+  return *row.max > max ? *row.max : max;
+}
+
+inline float plain_exponentials(const AttentionRow& row, float max) {
+  const size_t last = row.last, width = row.width;
+  const __m512 factor = set16(row.scale * kLog2E), offset = set16(-max * kLog2E);
+  __m512 sum = _mm512_setzero_ps();
+  const float* panel = row.scores;
+  float* const p = row.p;
+  for (size_t j = 0; j < last; j += width, panel += row.panel_stride)
+    for (size_t lane = 0; lane < width && j + lane < last; lane += 16) {
+      __m512 e = exp2_f32x16(fma(_mm512_loadu_ps(panel + lane), factor, offset));
+      const size_t left = last - j - lane;
+      if (left < 16) e = _mm512_maskz_mov_ps(first_lanes(left), e);
+      _mm512_storeu_ps(p + j + lane, e);
+      sum = _mm512_add_ps(sum, e);
+    }
+  return _mm512_reduce_add_ps(sum);
 }
 
 float softmax_row(const AttentionRow& row) {
   const size_t padded = (row.n + row.width - 1) / row.width * row.width;
-  const bool plain =
-      row.first == 0 && row.softcap == 0 && row.bias == nullptr && row.mask == nullptr;
+  const bool plain = row.first == 0 && row.softcap == 0 && row.bias == nullptr &&
+                     row.mask == nullptr && row.scale > 0;
   const size_t used = (row.last + 15) / 16 * 16;
-  const float max = plain ? scores_and_max<true>(row, used) : scores_and_max<false>(row, used);
+  const float max = plain ? plain_max(row) : masked_scores(row, used);
   const bool none = max == -__builtin_inff();
-  const float sum = exp_and_sum(row.p, used, set16(none ? 0.0f : max));
+  const float from = none ? 0.0f : max;
+  const float sum = plain ? plain_exponentials(row, from) : masked_exponentials(row.p, used, from);
   for (size_t j = used; j < padded; j += 16) _mm512_storeu_ps(row.p + j, _mm512_setzero_ps());
   if (none || *row.max == -__builtin_inff() || *row.max == max) {
     *row.sum += sum;

@@ -30,6 +30,13 @@ inline void transpose8x8(__m256 (&r)[8]) {
   }
 }
 
+// Rows of one head lie apart, where the hardware does not prefetch.
+inline void fetch_rows(const float* x, size_t stride, size_t rows, size_t depth) {
+  for (size_t i = 0; i < rows; ++i)
+    for (size_t d = 0; d < depth; d += 16)
+      _mm_prefetch(reinterpret_cast<const char*>(x + i * stride + d), _MM_HINT_T0);
+}
+
 // Eight keys (fewer: zeros) of which lanes [0, depth) go to packed[d * width …].
 inline void pack_eight(const float* keys, size_t stride, size_t n, size_t depth, size_t width,
                        float* packed) {
@@ -52,6 +59,8 @@ void pack_keys(const float* keys, size_t stride, size_t n, size_t depth, size_t 
   for (size_t j = 0; j < n; j += width, packed += width * depth)
     for (size_t lane = 0; lane < width; lane += 8) {
       const size_t left = j + lane < n ? n - j - lane : 0;
+      if (left > 8)
+        fetch_rows(keys + (j + lane + 8) * stride, stride, left < 16 ? left - 8 : 8, depth);
       pack_eight(keys + (j + (left ? lane : 0)) * stride, stride, left, depth, width,
                  packed + lane);
     }
@@ -59,17 +68,21 @@ void pack_keys(const float* keys, size_t stride, size_t n, size_t depth, size_t 
 
 void pack_values(const float* values, size_t stride, size_t n, size_t depth, size_t width,
                  float* packed) {
-  for (size_t c = 0; c < depth; c += width, packed += width * n)
-    for (size_t lane = 0; lane < width; lane += 8) {
-      const size_t lanes = c + lane < depth ? depth - c - lane : 0;
-      for (size_t j = 0; j < n; ++j) {
-        const float* x = values + j * stride + c + lane;
-        const __m256 v = lanes >= 8   ? _mm256_loadu_ps(x)
-                         : lanes == 0 ? _mm256_setzero_ps()
-                                      : load_tail(x, lanes);
-        _mm256_storeu_ps(packed + j * width + lane, v);
-      }
+  constexpr size_t kRowsAhead = 8;
+  for (size_t c = 0; c < depth; c += width, packed += width * n) {
+    const size_t columns = depth - c < width ? depth - c : width;
+    for (size_t j = 0; j < n; ++j) {
+      const float* x = values + j * stride + c;
+      if (j + kRowsAhead < n) fetch_rows(x + kRowsAhead * stride, stride, 1, columns);
+      size_t lane = 0;
+      for (; lane + 8 <= columns; lane += 8)
+        _mm256_storeu_ps(packed + j * width + lane, _mm256_loadu_ps(x + lane));
+      for (; lane < width; lane += 8)
+        _mm256_storeu_ps(packed + j * width + lane, lane < columns
+                                                        ? load_tail(x + lane, columns - lane)
+                                                        : _mm256_setzero_ps());
     }
+  }
 }
 
 }  // namespace

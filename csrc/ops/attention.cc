@@ -38,12 +38,13 @@ constexpr KernelList<AttentionInfo> kList = {kInfo, sizeof kInfo / sizeof kInfo[
 
 // Keys of one block at most: their packed keys and values stay in L2 with a tile's scores. Every
 // row pays for the ends of a block (its maximum, its sum, the scaling of what went before).
-constexpr size_t kBlockKeys = 512;
+constexpr size_t kBlockKeys = 512, kLargeBlockKeys = 1024;
 // Rows of one tile, in whole register tiles; and the rows up to which packing does not pay.
 constexpr size_t kTileRows = 24;
 constexpr size_t kFewRows = 8;
-// Accumulators of one task.
-constexpr size_t kTaskBytes = 192 * 1024;
+// Accumulators of one task. They may leave L2: a tile's pass by once a block, while keys and values
+// are packed anew for every task.
+constexpr size_t kTaskBytes = 768 * 1024;
 constexpr size_t kTasksPerThread = 4;
 
 // Floats of one thread's scratch, by part.
@@ -96,6 +97,7 @@ class AttentionOp final : public Op {
   float scale_ = 0.f, softcap_ = 0.f;
   int64_t scores_mode_ = 0;
   std::vector<bool> outputs_;
+  size_t block_keys_ = kBlockKeys;
   AttentionKernels kernels_ = {};
   const GemmF32KernelInfo* gemm_ = nullptr;
 };
@@ -157,6 +159,8 @@ Status AttentionOp::init(const StepDesc& step) {
   scores_mode_ = step.attrs->i("qk_matmul_output_mode");
   if (scores_mode_ < 0 || scores_mode_ > 3) return invalid_model("qk_matmul_output_mode");
   kernels_ = find_attention_kernels(step.isa);
+  // Processors with AVX-512 have 1 MB of L2 or more.
+  if (is_within(Isa::k_avx512, step.isa)) block_keys_ = kLargeBlockKeys;
   gemm_ = gemm_f32_kernels().best(step.isa);
   if (gemm_->nr % 8 != 0) return unsupported("panels of no whole vectors");
   return {};
@@ -167,7 +171,7 @@ void AttentionOp::plan_tasks(int threads, BoundAttention* bound) const {
   const size_t nr = static_cast<size_t>(gemm_->nr), mr = static_cast<size_t>(gemm_->mr);
   bound->few_rows = s.seq_q * s.group <= kFewRows;
   ScratchPlan& scratch = bound->scratch;
-  bound->block_keys = std::min(kBlockKeys, round_up(std::max<size_t>(s.total, 1), nr));
+  bound->block_keys = std::min(block_keys_, round_up(std::max<size_t>(s.total, 1), nr));
   const size_t keys = round_up(bound->block_keys, nr);
   bound->p_stride = keys + kCacheLine / sizeof(float);
   if (bound->few_rows) {
