@@ -13,16 +13,19 @@ namespace {
 
 inline void transpose8x8(__m256 (&r)[8]) {
   __m256 t[8];
+#pragma GCC unroll 4
   for (size_t i = 0; i < 8; i += 2) {
     t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
     t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
   }
+#pragma GCC unroll 2
   for (size_t i = 0; i < 8; i += 4) {
     r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
     r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
     r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
     r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
   }
+#pragma GCC unroll 4
   for (size_t i = 0; i < 4; ++i) {
     const __m256 low = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
     r[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
@@ -37,10 +40,22 @@ inline void fetch_rows(const float* x, size_t stride, size_t rows, size_t depth)
       _mm_prefetch(reinterpret_cast<const char*>(x + i * stride + d), _MM_HINT_T0);
 }
 
+// Lanes [d, d + 8) of eight keys to packed[d * width …].
+inline void pack_whole(const float* keys, size_t stride, size_t width, float* packed) {
+  __m256 r[8];
+#pragma GCC unroll 8
+  for (size_t i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(keys + i * stride);
+  transpose8x8(r);
+#pragma GCC unroll 8
+  for (size_t i = 0; i < 8; ++i) _mm256_storeu_ps(packed + i * width, r[i]);
+}
+
 // Eight keys (fewer: zeros) of which lanes [0, depth) go to packed[d * width …].
 inline void pack_eight(const float* keys, size_t stride, size_t n, size_t depth, size_t width,
                        float* packed) {
-  for (size_t d = 0; d < depth; d += 8) {
+  size_t d = 0;
+  for (; n >= 8 && d + 8 <= depth; d += 8) pack_whole(keys + d, stride, width, packed + d * width);
+  for (; d < depth; d += 8) {
     const size_t lanes = depth - d < 8 ? depth - d : 8;
     __m256 r[8];
     for (size_t i = 0; i < 8; ++i) {

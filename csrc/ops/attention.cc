@@ -86,7 +86,7 @@ class AttentionOp final : public Op {
   void tile(const Task& task, size_t head, size_t row, size_t rows, size_t key, size_t n,
             const Scratch& scratch, size_t slot) const;
   void single_rows(const Task& task, size_t key, size_t n, Scratch& scratch) const;
-  float softmax(const Task& task, size_t head, size_t row, size_t key, AttentionRow block) const;
+  float softmax(const Task& task, size_t head, size_t row, size_t key, AttentionRow& block) const;
   KeyRange keys_of(const Task& task, size_t head, size_t row) const;
   void finish(const Task& task, const Scratch& scratch) const;
   bool has_output(size_t i) const { return i < outputs_.size() && outputs_[i]; }
@@ -343,7 +343,7 @@ void AttentionOp::tiles(const Task& task, size_t key, size_t n, Scratch& scratch
 
 // One row's step of the softmax over keys [key, key + block.n).
 float AttentionOp::softmax(const Task& task, size_t head, size_t row, size_t key,
-                           AttentionRow block) const {
+                           AttentionRow& block) const {
   const KeyRange keys = keys_of(task, head, row);
   block.first = std::clamp(keys.first, key, key + block.n) - key;
   block.last = std::max(std::clamp(keys.last, key, key + block.n) - key, block.first);
@@ -385,12 +385,12 @@ void AttentionOp::tile(const Task& task, size_t head, size_t row, size_t rows, s
   const size_t p_stride = task.bound.p_stride;
   const size_t panels = ceil_div(s.depth_v, nr);
   float* const y = scratch.y + slot * task.bound.y_tile;
+  AttentionRow block = {};
+  block.n = n;
+  block.panel_stride = panel;
+  block.width = nr;
   for (size_t i = 0; i < rows; ++i) {
-    AttentionRow block = {};
-    block.n = n;
     block.scores = scratch.scores + i * nr;
-    block.panel_stride = panel;
-    block.width = nr;
     block.max = scratch.max + slot * tile_rows + i;
     block.sum = scratch.sum + slot * tile_rows + i;
     block.p = scratch.p + i * p_stride;
