@@ -1,6 +1,6 @@
 // Attention, eight lanes abreast. The softmax of a row takes two passes over its block of scores in
-// L1: scaled and masked values with their maximum, then exponentials with their sum; it is bound by
-// the polynomial of exp. Masked lanes are replaced, never multiplied, so that an infinite score
+// L1: their maximum (masked ones are stored), then exponentials with their sum; it is bound by the
+// polynomial of 2^x. Masked lanes are replaced, never multiplied, so that an infinite score
 // under a mask does no harm. Keys are packed by 8x8 transposes in registers. The unpacked kernels
 // serve one query at a time, where reading keys and values once from memory is the limit.
 #include <immintrin.h>
@@ -57,58 +57,77 @@ inline __m256 masked_score(const AttentionRow& row, const float* scores, size_t 
   return select(allowed, t, minus_infinity());
 }
 
-// Scaled and masked scores into p, `used` of them. The maximum keeps its second operand where the
+constexpr float kLog2E = 1.442695041f;
+
+// Masked scores into p, `used` of them, and their maximum. It keeps its second operand where the
 // first is NaN, so that NaN scores reach the exponentials and the sum instead.
-template <bool kPlain>
-inline float scores_and_max(const AttentionRow& row, size_t used) {
-  const __m256 scale = set1(row.scale);
+inline float masked_scores(const AttentionRow& row, size_t used) {
   __m256 max = set1(*row.max);
   const float* panel = row.scores;
   for (size_t j = 0; j < used; panel += row.panel_stride)
     for (size_t lane = 0; lane < row.width && j < used; lane += 8, j += 8) {
-      __m256 t = kPlain ? _mm256_mul_ps(_mm256_loadu_ps(panel + lane), scale)
-                        : masked_score(row, panel + lane, j);
-      if (kPlain && j + 8 > row.last)
-        t = select(allowed_lanes(j, 0, row.last), t, minus_infinity());
+      const __m256 t = masked_score(row, panel + lane, j);
       _mm256_storeu_ps(row.p + j, t);
       max = _mm256_max_ps(t, max);
     }
   return max_lanes(max);
 }
 
-// e^x for x <= 0 (or NaN); what is below the normal numbers becomes the smallest of them.
-inline __m256 exp_of_negative(__m256 x) {
-  const ExpParts e = exp_parts(_mm256_max_ps(set1(-87.0f), x));
-  const __m256 power = power_of_two(_mm256_cvtps_epi32(e.n));
-  return fma(e.p, power, power);
-}
-
-// Exactly zero under the mask, where exp would leave the smallest number.
-template <bool kPlain>
-inline float exp_and_sum(float* p, size_t padded, __m256 max) {
+inline float masked_exponentials(float* p, size_t used, float max) {
   __m256 sum = _mm256_setzero_ps();
-  for (size_t j = 0; j < padded; j += 8) {
-    const __m256 t = _mm256_loadu_ps(p + j);
-    __m256 e = exp_of_negative(_mm256_sub_ps(t, max));
-    if (!kPlain) e = _mm256_andnot_ps(_mm256_cmp_ps(t, minus_infinity(), _CMP_EQ_OQ), e);
+  for (size_t j = 0; j < used; j += 8) {
+    const __m256 t = _mm256_sub_ps(_mm256_loadu_ps(p + j), set1(max));
+    const __m256 e = exp2_f32x8(_mm256_mul_ps(t, set1(kLog2E)));
     _mm256_storeu_ps(p + j, e);
     sum = _mm256_add_ps(sum, e);
   }
   return sum_lanes(sum);
 }
 
+// A row whose keys up to the last are all allowed is read from the panels twice.
+inline float plain_max(const AttentionRow& row) {
+  const size_t last = row.last, width = row.width;
+  __m256 max = set1(-__builtin_inff());
+  const float* panel = row.scores;
+  for (size_t j = 0; j < last; j += width, panel += row.panel_stride)
+    for (size_t lane = 0; lane < width && j + lane < last; lane += 8) {
+      const __m256 t = _mm256_loadu_ps(panel + lane);
+      const size_t left = last - j - lane;
+      const __m256 allowed =
+          left < 8 ? select(_mm256_castsi256_ps(tail_mask(left)), t, minus_infinity()) : t;
+      max = _mm256_max_ps(allowed, max);
+    }
+  const float largest = max_lanes(max) * row.scale;
+  return *row.max > largest ? *row.max : largest;
+}
+
+inline float plain_exponentials(const AttentionRow& row, float max) {
+  const size_t last = row.last, width = row.width;
+  const __m256 factor = set1(row.scale * kLog2E), offset = set1(-max * kLog2E);
+  __m256 sum = _mm256_setzero_ps();
+  const float* panel = row.scores;
+  float* const p = row.p;
+  for (size_t j = 0; j < last; j += width, panel += row.panel_stride)
+    for (size_t lane = 0; lane < width && j + lane < last; lane += 8) {
+      __m256 e = exp2_f32x8(fma(_mm256_loadu_ps(panel + lane), factor, offset));
+      const size_t left = last - j - lane;
+      if (left < 8) e = and_(_mm256_castsi256_ps(tail_mask(left)), e);
+      _mm256_storeu_ps(p + j + lane, e);
+      sum = _mm256_add_ps(sum, e);
+    }
+  return sum_lanes(sum);
+}
+
 float softmax_row(const AttentionRow& row) {
   const size_t padded = (row.n + row.width - 1) / row.width * row.width;
-  const bool plain =
-      row.first == 0 && row.softcap == 0 && row.bias == nullptr && row.mask == nullptr;
+  const bool plain = row.first == 0 && row.softcap == 0 && row.bias == nullptr &&
+                     row.mask == nullptr && row.scale > 0;
   const size_t used = (row.last + 7) / 8 * 8;
-  const float max = plain ? scores_and_max<true>(row, used) : scores_and_max<false>(row, used);
+  const float max = plain ? plain_max(row) : masked_scores(row, used);
   const bool none = max == -__builtin_inff();
-  const __m256 max_f32x8 = set1(none ? 0.0f : max);
-  const float sum = plain && !none ? exp_and_sum<true>(row.p, used, max_f32x8)
-                                   : exp_and_sum<false>(row.p, used, max_f32x8);
-  // Also the lanes of the last vector that are not allowed: the smallest number is not zero.
-  for (size_t j = row.last; j < padded; ++j) row.p[j] = 0.0f;
+  const float from = none ? 0.0f : max;
+  const float sum = plain ? plain_exponentials(row, from) : masked_exponentials(row.p, used, from);
+  for (size_t j = used; j < padded; ++j) row.p[j] = 0.0f;
   if (none || *row.max == -__builtin_inff() || *row.max == max) {
     *row.sum += sum;
     *row.max = max;
