@@ -10,15 +10,19 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
+#include <memory>
 #include <mutex>
 #include <thread>
-#include <vector>
 
 namespace lepton {
 namespace {
 
 constexpr int kMaxThreads = 256;
-// How long an idle worker keeps looking for the next loop of a run before it sleeps.
+// How many loops may be shared at once; those beyond run on their callers' threads alone.
+constexpr int kMaxJobs = 64;
+// Into how many stretches, at most, the chunks of a loop are divided.
+constexpr int kMaxStretches = 16;
+// How long an idle worker keeps looking for the next loop before it sleeps.
 constexpr auto kSpin = std::chrono::microseconds(100);
 // How often a caller looks for the last worker to leave before it offers its processor.
 constexpr int kPatience = 2000;
@@ -26,9 +30,9 @@ constexpr int kPatience = 2000;
 constexpr size_t kSharing = 128;
 
 // Threads that occupy a processor on behalf of runs: their callers, and workers in loops.
-struct alignas(kSharing) Busy {
-  std::atomic<int> callers{0};
-  std::atomic<int> workers{0};
+struct Busy {
+  alignas(kSharing) std::atomic<int> callers{0};
+  alignas(kSharing) std::atomic<int> workers{0};
   int threads() const {
     return callers.load(std::memory_order_relaxed) + workers.load(std::memory_order_relaxed);
   }
@@ -60,6 +64,102 @@ void watch_forks() {
   std::call_once(once, [] { pthread_atfork(nullptr, nullptr, &forget_pool); });
 }
 
+// What a caller asks for.
+struct Loop {
+  int64_t chunks;
+  void (*body)(const void*, int64_t, int);
+  const void* context;
+  int helpers;  // threads besides the caller, at most
+};
+
+// The door of a job, one word: whether it is open, how many threads may come in altogether besides
+// the caller, how many have, and how many are inside.
+struct Door {
+  static constexpr uint64_t kOpen = uint64_t{1} << 63;
+  static constexpr uint64_t kEntered = uint64_t{1} << 16;
+  static constexpr uint64_t kInside = 1;
+  static constexpr uint64_t opened_for(int threads) {
+    return kOpen | static_cast<uint64_t>(threads) << 32;
+  }
+
+  uint64_t word;
+  int inside() const { return static_cast<int>(word & 0xffff); }
+  int entered() const { return static_cast<int>(word >> 16 & 0xffff); }
+  bool admits() const {
+    return (word & kOpen) != 0 && entered() < static_cast<int>(word >> 32 & 0xffff);
+  }
+};
+
+// One parallel loop. Its chunks lie in stretches, one a thread, so that a thread finds in its cache
+// what it wrote in the loop before; who is done with his own goes on with the others'. Jobs belong
+// to the pool and are used again: whoever holds a stale pointer finds the door closed.
+struct Job {
+  struct alignas(kSharing) Stretch {
+    std::atomic<int64_t> next{0};  // first unclaimed chunk
+    int64_t end = 0;
+  };
+
+  alignas(kSharing) std::atomic<uint64_t> door{0};
+  // Fixed while the door is open or someone is inside.
+  void (*body)(const void*, int64_t, int) = nullptr;
+  const void* context = nullptr;
+  int stretches = 0;
+  std::atomic<bool> taken{false};  // by a caller
+  Stretch stretch[kMaxStretches];
+
+  void prepare(const Loop& loop);
+  // Works on the next chunk; false when there is none.
+  bool work(int thread);
+  // The number of this thread in the loop, 0 when it came too late.
+  int enter();
+  void leave() { door.fetch_sub(Door::kInside, std::memory_order_release); }
+  // Returns when nobody is inside, and nobody can come.
+  void close();
+};
+
+void Job::prepare(const Loop& loop) {
+  body = loop.body;
+  context = loop.context;
+  stretches = std::min(loop.helpers + 1, kMaxStretches);
+  for (int i = 0; i < stretches; ++i) {
+    stretch[i].next.store(loop.chunks * i / stretches, std::memory_order_relaxed);
+    stretch[i].end = loop.chunks * (i + 1) / stretches;
+  }
+}
+
+bool Job::work(int thread) {
+  for (int i = 0; i < stretches; ++i) {
+    Stretch& s = stretch[(thread + i) % stretches];
+    if (s.next.load(std::memory_order_relaxed) >= s.end) continue;
+    const int64_t chunk = s.next.fetch_add(1, std::memory_order_relaxed);
+    if (chunk >= s.end) continue;
+    body(context, chunk, thread);
+    return true;
+  }
+  return false;
+}
+
+int Job::enter() {
+  Door now{door.load(std::memory_order_relaxed)};
+  while (now.admits()) {
+    if (door.compare_exchange_weak(now.word, now.word + Door::kEntered + Door::kInside,
+                                   std::memory_order_acquire, std::memory_order_relaxed))
+      return now.entered() + 1;
+  }
+  return 0;
+}
+
+void Job::close() {
+  Door now{door.fetch_and(~Door::kOpen, std::memory_order_acq_rel)};
+  for (int i = 0; now.inside() != 0; ++i) {
+    if (i < kPatience)
+      pause();
+    else
+      std::this_thread::yield();
+    now.word = door.load(std::memory_order_acquire);
+  }
+}
+
 }  // namespace
 
 RunScope::RunScope() {
@@ -71,69 +171,60 @@ RunScope::~RunScope() {
   if (--runs_of_this_thread == 0) busy.callers.fetch_sub(1, std::memory_order_relaxed);
 }
 
-// One parallel loop, on the caller's stack. Workers join and leave it under the pool's mutex, so
-// the caller knows when nobody looks at it any more.
-struct Loop {
-  int64_t chunks;
-  void (*body)(const void*, int64_t, int);
-  const void* context;
-  int slots;                                       // threads that may still join
-  int next_thread = 1;                             // slot number of the next one; the caller is 0
-  alignas(kSharing) std::atomic<int64_t> next{0};  // next unclaimed chunk
-  alignas(kSharing) std::atomic<int> inside{0};    // workers in it
-
-  // Works on the next chunk; false when there is none.
-  bool work(int thread) {
-    const int64_t i = next.fetch_add(1, std::memory_order_relaxed);
-    if (i >= chunks) return false;
-    body(context, i, thread);
-    return true;
-  }
-  bool wants_help() const { return slots > 0 && next.load(std::memory_order_relaxed) < chunks; }
-};
-
+// Nothing here locks while workers are awake: a loop is posted by opening a job's door and counting
+// up `posted_`, which they watch; they come and go by its door.
 class ThreadPool {
  public:
-  void run(Loop& loop) {
+  void run(Loop loop) {
+    loop.helpers = std::min(loop.helpers, processors_ - 1);
     // Without a processor to spare the loop is not offered to anyone.
-    const bool shared = busy.threads() < processors_;
-    if (shared) post(loop);
-    while (loop.work(0)) {
+    Job* job = busy.callers.load(std::memory_order_relaxed) < processors_ ? take_job() : nullptr;
+    if (job == nullptr) {
+      for (int64_t i = 0; i < loop.chunks; ++i) loop.body(loop.context, i, 0);
+      return;
     }
-    if (shared) withdraw(loop);
+    if (workers_.load(std::memory_order_relaxed) < loop.helpers) grow(loop.helpers);
+    job->prepare(loop);
+    job->door.store(Door::opened_for(loop.helpers), std::memory_order_release);
+    posted_.fetch_add(1, std::memory_order_seq_cst);
+    if (sleeping_.load(std::memory_order_seq_cst) > 0) wake(loop.helpers);
+    while (job->work(0)) {
+    }
+    job->close();
+    job->taken.store(false, std::memory_order_release);
   }
 
  private:
-  void post(Loop& loop) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    grow(loop.slots);
-    loops_.push_back(&loop);
-    posted_.fetch_add(1, std::memory_order_release);
-    if (sleeping_ > 0) wake_.notify_all();
-  }
-
-  // Returns when no worker is in the loop, and none can come to it.
-  void withdraw(Loop& loop) {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      loops_.erase(std::find(loops_.begin(), loops_.end(), &loop));
+  Job* take_job() {
+    for (int i = 0; i < num_jobs_; ++i) {
+      Job& job = jobs_[i];
+      if (!job.taken.load(std::memory_order_relaxed) &&
+          !job.taken.exchange(true, std::memory_order_acquire))
+        return &job;
     }
-    for (int i = 0; loop.inside.load(std::memory_order_acquire) != 0; ++i) {
-      if (i < kPatience)
-        pause();
-      else
-        std::this_thread::yield();
-    }
+    return nullptr;
   }
 
   // Adds workers up to `wanted`; fewer is fine, the caller does what they would have done.
   void grow(int wanted) {
-    while (workers_ < std::min({wanted, processors_ - 1, kMaxThreads})) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    while (workers_.load(std::memory_order_relaxed) < wanted) {
       pthread_t thread;
       if (pthread_create(&thread, nullptr, &ThreadPool::main, this) != 0) return;
       pthread_detach(thread);
-      ++workers_;
+      workers_.fetch_add(1, std::memory_order_relaxed);
     }
+  }
+
+  void wake(int helpers) {
+    // A worker that is about to sleep holds the mutex until it can be woken.
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+    }
+    if (helpers == 1)
+      wake_.notify_one();
+    else
+      wake_.notify_all();
   }
 
   static void* main(void* self) {
@@ -144,60 +235,61 @@ class ThreadPool {
   void worker() {
     for (;;) {
       const uint64_t seen = posted_.load(std::memory_order_acquire);
-      int thread = 0;
-      if (Loop* loop = join(&thread)) {
-        // A run that begins meanwhile gets the processor after this chunk.
-        while (busy.threads() <= processors_ && loop->work(thread)) {
-        }
-        busy.workers.fetch_sub(1, std::memory_order_relaxed);
-        loop->inside.fetch_sub(1, std::memory_order_release);
-      } else {
-        wait_for_work(seen);
-      }
+      if (!help()) wait_for_work(seen);
     }
   }
 
-  // The loop with the fewest helpers, so that several runs share the workers fairly.
-  Loop* join(int* thread) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (busy.threads() >= processors_) return nullptr;
-    Loop* found = nullptr;
-    for (Loop* loop : loops_)
-      if (loop->wants_help() && (found == nullptr || loop->next_thread < found->next_thread))
-        found = loop;
-    if (found == nullptr) return nullptr;
-    --found->slots;
-    *thread = found->next_thread++;
-    found->inside.fetch_add(1, std::memory_order_relaxed);
+  // Takes part in a loop that wants it, if a processor is free; false when nothing came of it.
+  bool help() {
+    Job* job = neediest();
+    if (job == nullptr) return false;
     busy.workers.fetch_add(1, std::memory_order_relaxed);
+    const int thread = busy.threads() <= processors_ ? job->enter() : 0;
+    if (thread > 0) {
+      // A run that begins meanwhile gets the processor after this chunk.
+      while (busy.threads() <= processors_ && job->work(thread)) {
+      }
+      job->leave();
+    }
+    busy.workers.fetch_sub(1, std::memory_order_relaxed);
+    return thread > 0;
+  }
+
+  // The loop with the fewest helpers, so that several runs share the workers fairly.
+  Job* neediest() {
+    Job* found = nullptr;
+    int fewest = 0;
+    for (int i = 0; i < num_jobs_; ++i) {
+      const Door door{jobs_[i].door.load(std::memory_order_relaxed)};
+      if (!door.admits() || (found != nullptr && door.entered() >= fewest)) continue;
+      found = &jobs_[i];
+      fewest = door.entered();
+    }
     return found;
   }
 
-  // Spins as long as a run may post a loop and has a processor for it, then sleeps.
+  // Spins for a while as long as there is a processor for it, then sleeps.
   void wait_for_work(uint64_t seen) {
     const auto deadline = std::chrono::steady_clock::now() + kSpin;
-    while (is_spinning_worth_it() && std::chrono::steady_clock::now() < deadline) {
+    while (busy.threads() < processors_ && std::chrono::steady_clock::now() < deadline) {
       for (int i = 0; i < 32; ++i) {
         if (posted_.load(std::memory_order_acquire) != seen) return;
         pause();
       }
     }
     std::unique_lock<std::mutex> lock(mutex_);
-    ++sleeping_;
-    wake_.wait(lock, [&] { return posted_.load(std::memory_order_relaxed) != seen; });
-    --sleeping_;
-  }
-
-  bool is_spinning_worth_it() const {
-    return busy.callers.load(std::memory_order_relaxed) > 0 && busy.threads() < processors_;
+    sleeping_.fetch_add(1, std::memory_order_seq_cst);
+    wake_.wait(lock, [&] { return posted_.load(std::memory_order_seq_cst) != seen; });
+    sleeping_.fetch_sub(1, std::memory_order_relaxed);
   }
 
   const int processors_ = usable_processors();
+  const int num_jobs_ = std::min(processors_, kMaxJobs);
+  const std::unique_ptr<Job[]> jobs_{new Job[num_jobs_]};
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::vector<Loop*> loops_;
-  int sleeping_ = 0;
-  int workers_ = 0;
+  std::atomic<int> workers_{0};
+  alignas(kSharing) std::atomic<int> sleeping_{0};
   alignas(kSharing) std::atomic<uint64_t> posted_{0};  // loops ever posted
 };
 
@@ -212,12 +304,7 @@ ThreadPool* process_pool() {
 }
 
 void Parallel::loop_erased(int64_t chunks, Body body, const void* context) const {
-  Loop loop;
-  loop.chunks = chunks;
-  loop.body = body;
-  loop.context = context;
-  loop.slots = static_cast<int>(std::min<int64_t>(threads_, chunks)) - 1;
-  pool_->run(loop);
+  pool_->run({chunks, body, context, static_cast<int>(std::min<int64_t>(threads_, chunks)) - 1});
 }
 
 namespace {
