@@ -51,7 +51,7 @@ constexpr size_t kTasksPerThread = 4;
 struct ScratchPlan {
   size_t keys = 0, values = 0, scores = 0, p = 0, stats = 0, y = 0;
   size_t bytes() const {
-    return round_up((keys + values + scores + p + stats + y) * sizeof(float), kCacheLine);
+    return thread_share((keys + values + scores + p + stats + y) * sizeof(float));
   }
 };
 struct Scratch {

@@ -48,7 +48,8 @@ struct ConvGrid {
   GemmGrid grid;
   size_t row_stride;  // elements of a gathered row
   size_t image, rows, partial = 0;
-  size_t bytes(int threads) const { return image + threads * (rows + partial); }
+  size_t share() const { return thread_share(rows + partial); }
+  size_t bytes(int threads) const { return image + threads * share(); }
 
   ConvGrid(const ConvAttrs& conv, const ConvShape& shape, size_t panels, int mr, size_t row_stride,
            size_t in_element, size_t row_element, int threads)
@@ -76,7 +77,7 @@ struct ConvGrid {
   }
   template <typename T>
   T* rows_of(const RunArgs& args, int thread) const {
-    return reinterpret_cast<T*>(args.scratch + image + thread * (rows + partial));
+    return reinterpret_cast<T*>(args.scratch + image + thread * share());
   }
   float* partial_of(const RunArgs& args, int thread) const {
     return partial == 0 ? nullptr : rows_of<float>(args, thread) + rows / sizeof(float);

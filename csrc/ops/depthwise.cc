@@ -37,7 +37,8 @@ DepthwiseScratch scratch_of(const ConvAttrs& conv, const ConvShape& shape, size_
   const size_t image = is_either_layout(conv, shape.window)
                            ? 0
                            : round_up(shape.batch * shape.window.in_pixels() * pixel, kCacheLine);
-  return {round_up(pixel, kCacheLine), image, tap_list_bytes(conv.window.taps()) + sums};
+  return {round_up(pixel, kCacheLine), image,
+          thread_share(tap_list_bytes(conv.window.taps()) + sums)};
 }
 
 // Calls body(list, first, count, row, thread) for every run of every output row.

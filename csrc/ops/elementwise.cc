@@ -132,7 +132,7 @@ Status ElementwiseOp::bind(BindContext& context) const {
   int64_t chunks = 1;
   if (context.threads() > 1)
     chunks = std::min({bound->work() / kChunkWork, bound->tiles(), int64_t{4} * context.threads()});
-  const size_t stride = round_up(bound->scratch_bytes(), kCacheLine);
+  const size_t stride = thread_share(bound->scratch_bytes());
   if (chunks <= 1) {
     context.set_scratch(stride);
     context.set_run([bound](const RunArgs& args) -> Status {

@@ -35,7 +35,7 @@ struct BoundMatMul {
   size_t packed_bytes = 0;  // of one matrix of b
   // Scratch of a thread, from rows_offset on: transposed rows, then partial sums.
   size_t rows_offset = 0, rows_bytes = 0, partial_bytes = 0;
-  size_t thread_bytes() const { return rows_bytes + partial_bytes; }
+  size_t thread_bytes() const { return thread_share(rows_bytes + partial_bytes); }
 };
 
 class MatMulOp final : public Op {

@@ -132,7 +132,7 @@ void DynamicQuantizeMatMulOp::bind_scratch(BindContext& context, BoundDynamic* b
   bound->a_offset = bound->range.scratch_bytes();
   bound->scale_offset = bound->a_offset + round_up(bound->shape.m * bound->shape.k, kCacheLine);
   bound->rows_offset = bound->scale_offset + scale_bytes;
-  bound->rows_bytes = round_up(bound->grid.rows_per_chunk * row_bytes, kCacheLine);
+  bound->rows_bytes = thread_share(bound->grid.rows_per_chunk * row_bytes);
   context.set_scratch(bound->rows_offset + bound->rows_bytes * threads);
 }
 

@@ -256,7 +256,7 @@ void MatMulIntegerOp::bind_scratch(BindContext& context, size_t packed_all,
   bound->rows_offset = bound->scale_offset + round_up(scale_bytes, kCacheLine);
   bound->rows_bytes = round_up(bound->grid.rows_per_chunk * row_bytes, kCacheLine);
   bound->thread_bytes =
-      bound->rows_bytes + round_up(bound->grid.rows_per_chunk * sizeof(int32_t), kCacheLine);
+      thread_share(bound->rows_bytes + bound->grid.rows_per_chunk * sizeof(int32_t));
   context.set_scratch(bound->rows_offset + bound->thread_bytes * threads);
 }
 

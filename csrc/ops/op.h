@@ -163,4 +163,8 @@ OpFactory find_op(std::string_view name);
 constexpr size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 constexpr size_t kCacheLine = 64;
 
+// Scratch of one thread of several, whole pages: within a page processors fetch lines ahead, also
+// those that another thread is writing.
+constexpr size_t thread_share(size_t bytes) { return round_up(bytes, 4096); }
+
 }  // namespace lepton

@@ -112,7 +112,8 @@ Status run_rows(const Pooling& a, PoolKernel kernel, const RunArgs& args) {
     const OutputRow row = output_row(s, r);
     const T* image = args.input<T>(0) + row.n * s.in_pixels() * a.channels;
     T* dst = args.output<T>(0) + r * s.out[2] * a.channels;
-    TapList<T> list = tap_list_at<T>(args.scratch + thread * tap_list_bytes(taps), taps);
+    TapList<T> list =
+        tap_list_at<T>(args.scratch + thread * thread_share(tap_list_bytes(taps)), taps);
     for_each_run(w, s, [&](int64_t first, int64_t count) {
       list_taps<T>(w, s, image, a.channels, row.od, row.oh, first, nullptr, &list);
       PoolParams p{};
@@ -164,7 +165,8 @@ class PoolOp final : public Op {
  private:
   void set_closure(BindContext& context, const Pooling& a) const {
     if (kernel != nullptr) {
-      context.set_scratch(context.threads() * tap_list_bytes(most_taps(a.window, a.shape)));
+      context.set_scratch(context.threads() *
+                          thread_share(tap_list_bytes(most_taps(a.window, a.shape))));
       const PoolKernel k = kernel;
       if (dtype == DType::kF32)
         context.set_run([a, k](const RunArgs& args) { return run_rows<float>(a, k, args); });

@@ -52,7 +52,7 @@ Status read_quantization(const StepDesc& step, QuantizedPool* q) {
 // One thread's scratch: tap list, sums of a few pixels, and the scale of every channel.
 struct Scratch {
   size_t taps, sums, scales;  // offsets of the last two: taps, taps + sums
-  size_t bytes() const { return taps + sums + scales; }
+  size_t bytes() const { return thread_share(taps + sums + scales); }
 };
 // Pixels summed before they are requantised, so that the sums stay in L1.
 int64_t pixels_at_once(int64_t channels) {

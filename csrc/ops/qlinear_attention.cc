@@ -65,7 +65,7 @@ struct BoundQLinearAttention {
   size_t scale_bytes[2] = {0, 0};              // scratch of all threads: scales, repeated
   // A thread's scratch, by part.
   size_t k = 0, v = 0, rows = 0, s = 0, x = 0, p = 0, inner = 0;
-  size_t thread_bytes() const { return k + v + rows + s + x + p + inner; }
+  size_t thread_bytes() const { return thread_share(k + v + rows + s + x + p + inner); }
 };
 
 class QLinearAttentionOp final : public Op {

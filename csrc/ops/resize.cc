@@ -197,7 +197,7 @@ void ResizeOp::bind_interpolation(BindContext& context, const Shape& from, const
   make_resize_levels(from, to, std::move(taps), &levels, &run);
   InterpolationPlan plan(std::move(levels), run, spec_.dtype, spec_.kernel);
   const size_t per_thread =
-      round_up(static_cast<size_t>(plan.scratch_elements()) * sizeof(float), kCacheLine);
+      thread_share(static_cast<size_t>(plan.scratch_elements()) * sizeof(float));
   context.set_scratch(per_thread * static_cast<size_t>(context.threads()));
   context.set_run([plan = std::move(plan), outside, per_thread,
                    value = spec_.extrapolation_value](const RunArgs& args) -> Status {

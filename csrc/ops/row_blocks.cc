@@ -124,7 +124,7 @@ Status RowBlocksOp::bind_rows(const BindContext& context, size_t rows, int threa
     scratch = std::max(scratch, binder.scratch);
     bound->run.push_back(std::move(binder.run));
   }
-  bound->bytes = bound->scratch_offset + round_up(scratch, kCacheLine);
+  bound->bytes = thread_share(bound->scratch_offset + scratch);
   return {};
 }
 

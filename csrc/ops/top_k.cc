@@ -90,7 +90,7 @@ class TopKOp final : public Op {
     if (to.elements() == 0) return nothing_to_run(context);
     const int64_t inner = from.product(axis + 1, from.rank);
     const int64_t rows = from.product(0, axis) * inner;
-    const size_t slot = round_up(static_cast<size_t>(n) * sizeof(int64_t), kCacheLine);
+    const size_t slot = thread_share(static_cast<size_t>(n) * sizeof(int64_t));
     context.set_scratch(slot * static_cast<size_t>(context.threads()));
     context.set_run([=, kernel = kernel_, has_values = has_values_,
                      has_indices = has_indices_](const RunArgs& args) -> Status {
