@@ -12,9 +12,27 @@ namespace {
 constexpr size_t kRowBlockBytes = 256 * 1024;
 constexpr size_t kMaxRowsPerChunk = 192;
 // Chunks per thread that even out unequal speeds, and the row bytes × panels below which a chunk
-// costs less than handing it to another thread.
+// costs less than a share of handing the product to several threads.
 constexpr size_t kChunksPerThread = 4;
-constexpr size_t kMinChunkWork = 32 * 1024;
+constexpr size_t kMinChunkWork = 8 * 1024;
+// What it costs to fetch a panel, in rows multiplied by it, and to begin a chunk.
+constexpr size_t kPanelRows = 8;
+constexpr size_t kChunkWork = 512;
+
+// The work of the thread with the most chunks: products, panels fetched, rows prepared.
+size_t longest_share(const GemmGrid& grid, size_t row_bytes, size_t threads) {
+  const size_t rows = grid.rows_per_chunk;
+  const size_t chunk = grid.panels_per_chunk * (rows + kPanelRows) + rows / 2;
+  const size_t chunks = ceil_div(grid.row_chunks * grid.panel_chunks, threads);
+  return chunks * (chunk * row_bytes + kChunkWork);
+}
+
+// Blocks of at most `rows` rows, all but the last equal, by `ranges` ranges of panels.
+GemmGrid even_grid(size_t m, size_t panels, size_t tile, size_t rows, size_t ranges) {
+  rows = round_up(ceil_div(m, ceil_div(m, rows)), tile);
+  const size_t range = ceil_div(panels, std::min(ranges, panels));
+  return {m, panels, rows, range, ceil_div(m, rows), ceil_div(panels, range)};
+}
 
 }  // namespace
 
@@ -27,27 +45,25 @@ GemmChunk GemmGrid::chunk(int64_t i) const {
 
 GemmGrid gemm_grid(size_t m, size_t panels, int mr, size_t row_bytes, int threads) {
   if (m == 0 || panels == 0) return {m, panels, 1, 1, 0, 0};
-  const size_t tile = mr;
+  const size_t tile = mr, workers = std::max(threads, 1);
   row_bytes = std::max<size_t>(row_bytes, 1);
   const size_t fitting = std::min(kRowBlockBytes / row_bytes, kMaxRowsPerChunk);
   const size_t group = accumulator_rows(tile);
-  size_t rows = std::max(group, fitting / group * group);
-  size_t wanted = 1;
-  if (threads > 1) {
-    const size_t affordable = std::max<size_t>(m * panels * row_bytes / kMinChunkWork, 1);
-    wanted = std::min(affordable, kChunksPerThread * static_cast<size_t>(threads));
-    // Fewer rows than this and a panel is loaded for too little work.
-    rows = std::max(group, std::min(rows, round_up(ceil_div(m, wanted), tile)));
+  const size_t rows = std::max(group, fitting / group * group);
+  GemmGrid best = even_grid(m, panels, tile, rows, 1);
+  if (workers == 1) return best;
+  const size_t work = panels * (m + kPanelRows) * row_bytes;
+  const size_t most = std::min(work / kMinChunkWork, kChunksPerThread * workers);
+  // Fewer rows a block, or the same rows against fewer panels: what ends first.
+  const size_t blocks = best.row_chunks;
+  for (size_t wanted = workers; wanted <= most; wanted += workers) {
+    const size_t fewer = std::min(rows, round_up(ceil_div(m, wanted), tile));
+    for (const GemmGrid& grid : {even_grid(m, panels, tile, fewer, 1),
+                                 even_grid(m, panels, tile, rows, ceil_div(wanted, blocks))})
+      if (longest_share(grid, row_bytes, workers) < longest_share(best, row_bytes, workers))
+        best = grid;
   }
-  const size_t row_chunks = ceil_div(m, rows);
-  rows = round_up(ceil_div(m, row_chunks), tile);  // even blocks instead of a short last one
-  GemmGrid grid = {m, panels, rows, panels, ceil_div(m, rows), 1};
-  if (grid.row_chunks < wanted) {
-    const size_t ranges = std::min(panels, ceil_div(wanted, grid.row_chunks));
-    grid.panels_per_chunk = ceil_div(panels, ranges);
-    grid.panel_chunks = ceil_div(panels, grid.panels_per_chunk);
-  }
-  return grid;
+  return best;
 }
 
 }  // namespace lepton

@@ -115,8 +115,9 @@ GemmGrid gemm_f32_grid(const GemmF32KernelInfo& kernel, size_t m, size_t n, size
 // Floats of `partial` that any chunk of the grid needs; 0 when none does.
 size_t gemm_f32_partial(const GemmF32KernelInfo& kernel, const GemmGrid& grid, size_t k);
 
-// row_bytes: size of one prepared lhs row; a chunk's rows stay within half of L2. Cuts finer, over
-// rows first and then over panels, when there are threads to feed.
+// row_bytes: size of one prepared lhs row; a chunk's rows stay within half of L2. When there are
+// threads to feed, cuts finer, over rows or over panels: whichever ends first by a count of
+// products and of panels fetched.
 GemmGrid gemm_grid(size_t m, size_t panels, int mr, size_t row_bytes, int threads);
 
 }  // namespace lepton
