@@ -36,10 +36,11 @@ PanelProduct product_of(const GemmS8Plan& plan, const GemmS8Block& block,
   return product;
 }
 
-// The panel after p in shares for the register tiles of this one; empty after the last.
+// The panel after p in shares for the register tiles of this one; empty after the last, and for a
+// single row, which only streams weights: all at once the lines of a panel would be in its way.
 Prefetch next_panel(const GemmS8Plan& plan, const GemmS8Block& block, const PanelProduct& product,
                     size_t p) {
-  if (p + 1 >= block.last) return {};
+  if (p + 1 >= block.last || block.m == 1) return {};
   PanelProduct whole = product;
   whole.rows = std::min(block.m, accumulator_rows(product.mr));
   const size_t tiles = ceil_div(block.m, product.mr) * panel_pieces(whole);
