@@ -29,6 +29,7 @@ from .move_dequantize import move_dequantize
 from .move_quantize import move_quantize
 from .normalise import normalise
 from .recognise_attention import recognise_attention
+from .recognise_gelu import recognise_gelu
 from .recognise_shuffle import recognise_shuffle
 from .rotate_rows import rotate_rows
 from .share_nodes import share_nodes
@@ -45,6 +46,7 @@ PASSES: tuple[Pass, ...] = (
     recognise_shuffle,
     share_nodes,
     recognise_attention,
+    recognise_gelu,
     rotate_rows,
     fuse_attention,
     fuse_batch_norm,
