@@ -95,6 +95,17 @@ py::list kernels() {
     line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = info.kr;
     lines.append(line);
   }
+  for (const auto& info : gemm_s8u4_kernels()) {
+    py::dict line = describe_line("gemm_s8u4", info);
+    line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = info.kr;
+    lines.append(line);
+  }
+  for (const auto& info : gemm_s8lut4_kernels()) {
+    py::dict line = describe_line("gemm_s8lut4", info);
+    line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = info.kr;
+    lines.append(line);
+  }
+  for (const auto& info : split_row_kernels()) lines.append(describe_line("split_row", info));
   for (const auto& info : epilogue_f32_kernels()) lines.append(describe_line("epilogue_f32", info));
   for (const auto& info : epilogue_s8_kernels()) {
     py::dict line = describe_line("epilogue_s8", info);
@@ -126,6 +137,8 @@ std::string select_kernel(const std::string& family, const std::string& isa) {
   if (family == "gemm_s8_sparse") return gemm_s8_sparse_kernels().select(max)->name;
   if (family == "gemm_f32lut4") return gemm_f32lut4_kernels().select(max)->name;
   if (family == "gemm_f32s8") return gemm_f32s8_kernels().select(max)->name;
+  if (family == "gemm_s8u4") return gemm_s8u4_kernels().select(max)->name;
+  if (family == "gemm_s8lut4") return gemm_s8lut4_kernels().select(max)->name;
   if (family == "gemm_s8") return gemm_s8_kernels().select(max)->name;
   if (family == "depthwise_f32") return depthwise_f32_kernels().select(max)->name;
   if (family == "depthwise_s8") return depthwise_s8_kernels().select(max)->name;

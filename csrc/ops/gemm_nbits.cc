@@ -14,6 +14,12 @@ namespace lepton {
 #define LEPTON_GEMM_F32S8(name, isa, mr, nr, kr) void name(const GemmNBitsParams&);
 #include "ops/gemm_f32s8_kernels.inc"
 #undef LEPTON_GEMM_F32S8
+#define LEPTON_GEMM_S8U4(name, isa, mr, nr, kr) void name(const GemmS8U4Params&);
+#include "ops/gemm_s8u4_kernels.inc"
+#undef LEPTON_GEMM_S8U4
+#define LEPTON_GEMM_S8LUT4(name, isa, mr, nr, kr) void name(const GemmS8U4Params&);
+#include "ops/gemm_s8lut4_kernels.inc"
+#undef LEPTON_GEMM_S8LUT4
 
 namespace {
 
@@ -31,6 +37,26 @@ const GemmNBitsKernelInfo kS8[] = {
 };
 #undef LEPTON_GEMM_F32S8
 
+#define LEPTON_GEMM_S8U4(name, isa, mr, nr, kr) \
+  {#name, Isa::k_##isa, mr, nr, kr, LEPTON_KERNEL_POINTER(isa, name)},
+const GemmS8U4KernelInfo kS8U4[] = {
+#include "ops/gemm_s8u4_kernels.inc"
+};
+#undef LEPTON_GEMM_S8U4
+
+#define LEPTON_GEMM_S8LUT4(name, isa, mr, nr, kr) \
+  {#name, Isa::k_##isa, mr, nr, kr, LEPTON_KERNEL_POINTER(isa, name)},
+const GemmS8U4KernelInfo kS8Lut4[] = {
+#include "ops/gemm_s8lut4_kernels.inc"
+};
+#undef LEPTON_GEMM_S8LUT4
+
+#define LEPTON_SPLIT_ROW(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
+const SplitRowKernelInfo kSplitRow[] = {
+#include "ops/split_rows_kernels.inc"
+};
+#undef LEPTON_SPLIT_ROW
+
 }  // namespace
 
 KernelList<GemmNBitsKernelInfo> gemm_f32lut4_kernels() {
@@ -39,11 +65,22 @@ KernelList<GemmNBitsKernelInfo> gemm_f32lut4_kernels() {
 
 KernelList<GemmNBitsKernelInfo> gemm_f32s8_kernels() { return {kS8, sizeof kS8 / sizeof kS8[0]}; }
 
-GemmNBitsLayout gemm_nbits_layout(const GemmNBitsKernelInfo& kernel, size_t k, size_t group,
-                                  size_t bits, bool zero_points) {
+KernelList<GemmS8U4KernelInfo> gemm_s8u4_kernels() {
+  return {kS8U4, sizeof kS8U4 / sizeof kS8U4[0]};
+}
+
+KernelList<GemmS8U4KernelInfo> gemm_s8lut4_kernels() {
+  return {kS8Lut4, sizeof kS8Lut4 / sizeof kS8Lut4[0]};
+}
+
+KernelList<SplitRowKernelInfo> split_row_kernels() {
+  return {kSplitRow, sizeof kSplitRow / sizeof kSplitRow[0]};
+}
+
+GemmNBitsLayout gemm_nbits_layout(size_t nr, size_t kr, size_t k, size_t group, size_t bits,
+                                  bool zero_points) {
   GemmNBitsLayout layout;
-  const size_t kr = static_cast<size_t>(kernel.kr);
-  layout.nr = static_cast<size_t>(kernel.nr);
+  layout.nr = nr;
   layout.group = std::min(group, k);
   layout.groups = ceil_div(k, layout.group);
   layout.padded_group = round_up(layout.group, kr);

@@ -6,10 +6,10 @@
 //   1 W      constant u8 bytes, packed as gemm_nbits_kernels.h has them
 //   2 bias?  f32, n entries
 //   3 R?     f32, the output's shape
-//   attributes: k, n, bits (4 or 8), block_size (rows of a group), zero_points (0: all are 0);
-//   table: the values of 4-bit indices, 16 bfloat16 values as floats, ascending integers −8 … 7
-//   where absent; min, max (no clamp).
-//   Kernel: a line of gemm_f32lut4_kernels.inc (4 bits) or gemm_f32s8_kernels.inc (8 bits).
+//   attributes: digits (where present: matmul_u4.cc's), k, n, bits (4 or 8), block_size (rows of a
+//   group), zero_points (0: all are 0); table: the values of 4-bit indices, 16 bfloat16 values as
+//   floats, ascending integers −8 … 7 where absent; min, max (no clamp). Kernel: a line of
+//   gemm_f32lut4_kernels.inc (4 bits) or gemm_f32s8_kernels.inc (8 bits).
 //
 // W is read once for every register tile of rows and never becomes floats in memory: with few rows
 // the product is bound by that one read. Where groups are padded, or have zero points, rows of A
@@ -22,6 +22,7 @@
 #include "ops/gemm_driver.h"
 #include "ops/gemm_nbits_kernels.h"
 #include "ops/matmul_shape.h"
+#include "ops/matmul_u4.h"
 #include "ops/op.h"
 #include "ops/requantize.h"
 
@@ -89,7 +90,8 @@ Status MatMulNBitsOp::read_sizes(const StepDesc& step) {
   if (kernel_ == nullptr)
     return invalid_model(name_ + ": kernel '" + std::string(step.kernel) + "' does not run here");
   k_ = static_cast<size_t>(k), n_ = static_cast<size_t>(n);
-  layout_ = gemm_nbits_layout(*kernel_, k_, static_cast<size_t>(group), static_cast<size_t>(bits),
+  layout_ = gemm_nbits_layout(static_cast<size_t>(kernel_->nr), static_cast<size_t>(kernel_->kr),
+                              k_, static_cast<size_t>(group), static_cast<size_t>(bits),
                               step.attrs->i("zero_points") != 0);
   const TensorInfo& w = step.inputs[1];
   if (!w.constant || w.dtype != DType::kU8)
@@ -205,6 +207,7 @@ void MatMulNBitsOp::run_chunk(const BoundNBits& bound, const RunArgs& args,
 }  // namespace
 
 Status make_matmul_nbits(const StepDesc& step, std::unique_ptr<Op>* op) {
+  if (step.attrs->has("digits")) return make_matmul_u4(step, op);
   auto made = std::make_unique<MatMulNBitsOp>();
   LEPTON_RETURN_IF_ERROR(made->init(step));
   *op = std::move(made);

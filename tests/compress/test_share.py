@@ -37,6 +37,9 @@ def test_the_nearest_of_few_values(bits: int) -> None:
         table, after = constant.parts["table"], constant.dense()
         assert table.size <= 2**bits
         assert not (table.view(np.uint32) & 0xFFFF).any()
+        if bits <= 4:
+            steps = table / 2.0 ** (np.frexp(np.abs(table).max())[1] - 7)
+            np.testing.assert_array_equal(steps, np.clip(np.rint(steps), -127, 127))
         distance = np.abs(before[..., None] - table).min(axis=-1)
         np.testing.assert_array_equal(np.abs(before - after), distance)
         # k-means is no worse than evenly spaced values, from which it starts.
@@ -54,6 +57,7 @@ def test_indices_are_multiplied_as_they_are(
     steps = [step for step in session.explain() if "MatMul" in step.op]
     assert [step.op for step in steps] == ["lepton.MatMulNBits"] * 2
     assert all("lut4" in step.kernel and "table of 16" in step.note for step in steps)
+    assert all(("s8lut4" in step.kernel) == (isa == "avx512vnni") for step in steps)
     x = rng.standard_normal((rows, 70)).astype(np.float32)
     w1, w2 = (made.graph.array(name).astype(np.float64) for name in ("w1", "w2"))
     original = import_onnx(mlp())
@@ -69,6 +73,22 @@ def test_indices_are_multiplied_as_they_are(
     made.save(tmp_path / "m.onnx")
     expanded = lepton_rt.Session(tmp_path / "m.onnx", isa=isa).run(x)
     np.testing.assert_allclose(expanded, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_any_bfloat16_table_is_multiplied(isa: str, rng: np.random.Generator) -> None:
+    made = lepton_rt.share_weights(mlp())
+    w1 = made.graph.constants["w1"]
+    table = w1.parts["table"].copy()
+    table[0] = -0.001953125 * 1.5  # far below a 128th of the largest
+    parts = {**w1.parts, "table": table}
+    made.graph.constants["w1"] = Constant(w1.dtype, w1.shape, "codebook", parts)
+    session = lepton_rt.Session(made.graph, isa=isa)
+    first = next(step for step in session.explain() if "MatMul" in step.op)
+    assert "f32lut4" in first.kernel
+    x = rng.standard_normal((2, 70)).astype(np.float32)
+    graph = made.graph
+    want = lepton_rt.Session(graph, isa=isa, optimise=False).run(x)
+    np.testing.assert_allclose(session.run(x), want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
 def test_many_rows_use_floats() -> None:

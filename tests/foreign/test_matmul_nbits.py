@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import lepton_rt
 from lepton_rt.dtypes import dtype_from_name
 from lepton_rt.graph.lepton_io import save_lepton
-from lepton_rt.graph.onnx_io import import_onnx
+from lepton_rt.graph.onnx_io import import_onnx, save_onnx
 from pass_graphs import Model
 
 Array = npt.NDArray[Any]
@@ -22,7 +23,9 @@ Rng = np.random.Generator
 K, N = 96, 40
 
 
-def model(rng: Rng, bits: int, size: int, zero_points: bool, bias: bool) -> onnx.ModelProto:
+def model(
+    rng: Rng, bits: int, size: int, zero_points: bool, bias: bool, **attrs: int
+) -> onnx.ModelProto:
     groups = -(-K // size)
     constants = {
         "b": rng.integers(0, 256, (N, groups, size * bits // 8)).astype(np.uint8),
@@ -37,9 +40,8 @@ def model(rng: Rng, bits: int, size: int, zero_points: bool, bias: bool) -> onnx
         inputs[5] = "c"
     while not inputs[-1]:
         inputs.pop()
-    node = helper.make_node(
-        "MatMulNBits", inputs, ["y"], domain="com.microsoft", K=K, N=N, bits=bits, block_size=size
-    )
+    attrs = {"K": K, "N": N, "bits": bits, "block_size": size, **attrs}
+    node = helper.make_node("MatMulNBits", inputs, ["y"], domain="com.microsoft", **attrs)
     graph = helper.make_graph(
         [node],
         "g",
@@ -70,6 +72,68 @@ def test_matmul_nbits(
         got = session.run({"x": x})
         np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * np.abs(want).max())
         np.testing.assert_array_equal(stored.run({"x": x}), got)
+
+
+@pytest.mark.parametrize("size", [16, 32, 128])
+@pytest.mark.parametrize("zero_points", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_accuracy_level_4(
+    rng: Rng, isa: str, size: int, zero_points: bool, bias: bool, tmp_path: Path
+) -> None:
+    """Activations of 8 bits where the model allows them, and nowhere else."""
+    proto = model(rng, 4, size, zero_points, bias, accuracy_level=4)
+    session = lepton_rt.Session(proto, isa=isa)
+    (step,) = session.explain()
+    assert step.op == "lepton.MatMulNBits"
+    assert "8-bit activations" in step.note
+    graph = import_onnx(proto)
+    save_lepton(graph, tmp_path / "m.lepton")
+    save_onnx(graph, tmp_path / "m.onnx")
+    stored = lepton_rt.Session(tmp_path / "m.lepton", isa=isa)
+    exact = lepton_rt.Session(tmp_path / "m.onnx", isa=isa)  # has no word for it
+    oracle = ort.InferenceSession(proto.SerializeToString())
+    for rows in (1, 3, 20):
+        x = rng.normal(size=(rows, K)).astype(np.float32)
+        got, want = session.run({"x": x}), exact.run({"x": x})
+        np.testing.assert_array_equal(stored.run({"x": x}), got)
+        ours = np.square(got - want).mean() ** 0.5
+        theirs = np.square(oracle.run(None, {"x": x})[0] - want).mean() ** 0.5
+        assert 0 < ours <= max(1.1 * theirs, 0.006 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_other_accuracy_levels_are_float32(rng: Rng, bits: int, level: int) -> None:
+    proto = model(rng, bits, 32, False, False, accuracy_level=level)
+    plain = model(np.random.default_rng(1), bits, 32, False, False)
+    for initializer in plain.graph.initializer:
+        found = next(i for i in proto.graph.initializer if i.name == initializer.name)
+        initializer.CopyFrom(found)
+    x = rng.normal(size=(3, K)).astype(np.float32)
+    got = lepton_rt.Session(proto).run({"x": x})
+    np.testing.assert_array_equal(got, lepton_rt.Session(plain).run({"x": x}))
+
+
+@pytest.mark.parametrize("size", [0, 1100, 1104, 2048])
+def test_large_groups(rng: Rng, isa: str, size: int) -> None:
+    """A scale for whole columns (size 0), groups that are cut and such that cannot be."""
+    k, n = 2500, 20
+    shape = (-(-k // size), n) if size else (n,)
+    values = rng.integers(-8, 8, (k, n)).astype(dtype_from_name("int4"))
+    zero = rng.integers(-8, 8, shape).astype(dtype_from_name("int4"))
+    scale = rng.uniform(0.01, 0.1, shape).astype(np.float32)
+    graph = Model(x=("FLOAT", ["m", k]))
+    attrs = {"axis": 0, "block_size": size} if size else {"axis": 1}
+    y = graph("MatMul", "x", graph("DequantizeLinear", values, scale, zero, **attrs))
+    session = lepton_rt.Session(graph.graph(y), isa=isa)
+    (step,) = session.explain()
+    assert ("s8u4" in step.kernel) == (size != 1100)
+    rows = np.arange(k) // size if size else np.zeros(k, int)
+    points = zero.astype(np.float32).reshape(-1, n)[rows]
+    real = (values.astype(np.float32) - points) * scale.reshape(-1, n)[rows]
+    x = rng.normal(size=(3, k)).astype(np.float32)
+    want = x.astype(np.float64) @ real
+    np.testing.assert_allclose(session.run({"x": x}), want, rtol=0, atol=3e-4)
 
 
 FORMS = ["MatMul", "MatMul of transposed", "Gemm", "Gemm with transB"]

@@ -19,6 +19,7 @@ from lepton_rt.compress.prepare import prepare
 from lepton_rt.compress.report import shorten, text_table
 from lepton_rt.dtypes import dtype_from_name
 from lepton_rt.errors import ModelError
+from lepton_rt.graph.codebooks import table_unit
 from lepton_rt.graph.ir import Array, Constant, Graph, Node
 from lepton_rt.loading import load_graph, save_graph
 
@@ -65,7 +66,7 @@ def share_weights(model: Any, bits: int = 4, *, exclude: Collection[str] = ()) -
 
     model: path, bytes, ModelProto or Graph, in float32. bits: 1 to 8. exclude: node names, tensor
     names or operator types that stay as they are. Table values are bfloat16 numbers, held as
-    float32; zeros stay zero.
+    float32 (up to 4 bits those that are 8-bit integers times a power of two); zeros stay zero.
 
     The model computes with the shared values exactly. Up to 4 bits, products of few rows read the
     indices as they are, an eighth of the bytes; elsewhere weights become floats when a Session
@@ -120,7 +121,10 @@ def _share_layer(graph: Graph, node: Node, bits: int, rows: dict[str, SharedLaye
 
 
 def _table(weight: Array, entries: int) -> Array:
-    """At most `entries` ascending bfloat16 values, as float32; with 0 if the weights have it."""
+    """At most `entries` ascending bfloat16 values, as float32; with 0 if the weights have it.
+
+    Up to 16 that k-means finds are 8-bit integers times a power of two, for integer kernels.
+    """
     distinct = np.unique(_bfloat16(weight))
     if distinct.size <= entries:
         return distinct
@@ -134,6 +138,9 @@ def _table(weight: Array, entries: int) -> Array:
         moved = np.bincount(owner, mass * points, centres.size) / np.maximum(total, 1e-30)
         centres = np.where(total > 0, moved, centres)
     values = np.concatenate([centres, np.zeros(int(has_zeros))])
+    if entries <= 16:
+        unit = table_unit(values)
+        values = np.clip(np.rint(values / unit), -127, 127) * unit
     return np.unique(_bfloat16(values.astype(np.float32)))
 
 

@@ -280,7 +280,8 @@ def _column_sums(body: Body) -> str:
 
 
 def _matmul_nbits(body: Body) -> list[Node]:
-    b = body("DequantizeLinear", *map(body.input, (1, 2, 3)), axis=0, **body.attrs())
+    attrs = body.attrs("accuracy_level")
+    b = body("DequantizeLinear", *map(body.input, (1, 2, 3)), axis=0, **attrs)
     y = body("MatMul", body.input(0), b)
     for i in (4, 5):
         if body.input(i):

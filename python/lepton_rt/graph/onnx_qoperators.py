@@ -70,6 +70,13 @@ class _Spelling:
         self.add("QuantizeLinear", x, self.needed(scale), self.input(scale + 1))
         return self.finished()
 
+    def own(self, op: str, operands: list[str], attrs: dict[str, Attr]) -> list[Node]:
+        """The node as one lepton operator."""
+        while not operands[-1]:
+            operands.pop()
+        node, out = self.site.node, self.site.node.outputs[:1]
+        return [Node(op, operands, list(out), attrs, LEPTON_DOMAIN, node.name)]
+
     def finished(self) -> list[Node]:
         self.nodes[-1].outputs = list(self.site.node.outputs[:1])
         return self.nodes
@@ -163,6 +170,11 @@ def _matmul_nbits(site: Site) -> list[Node]:
         site.constant(scales.reshape(n, groups).T, scales.dtype, "scale"),
         site.constant(points.T, stored, "zero_point"),
     ]
+    if site.node.attrs.get("accuracy_level") == 4 and scales.dtype == FLOAT:
+        # The model allows activations of 8 bits, which standard operators cannot say.
+        operands = [spell.needed(0), *names, spell.input(5)]
+        attrs: dict[str, Attr] = {"block_size": size, "accuracy_level": 4}
+        return spell.own("MatMulNBits", operands, attrs)
     weight = spell.add("DequantizeLinear", *names, axis=0, block_size=size)
     y = spell.add("MatMul", spell.needed(0), weight)
     if spell.input(5):

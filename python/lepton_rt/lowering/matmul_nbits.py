@@ -7,16 +7,18 @@ from typing import Any, cast
 import numpy as np
 
 from lepton_rt import _core
+from lepton_rt.graph.codebooks import table_unit
 from lepton_rt.graph.ir import Array, Node, static_dims
 from lepton_rt.lower import LowerContext, Rule
 from lepton_rt.plan import Step, StepAttr
 
 from .epilogue import clamp
 
-__all__ = ["RULES", "codebook_step", "pack_groups", "pack_nbits"]
+__all__ = ["RULES", "codebook_step", "group_parts", "pack_groups", "pack_nbits"]
 
 _CACHE_LINE = 64
-_FAMILIES = {4: "gemm_f32lut4", 8: "gemm_f32s8"}
+# Rows of a group whose sums stay in int32 (kMaxGroupS8U4 of csrc/ops/gemm_s8u4.h).
+_MAX_GROUP = 1024
 # Register tiles of rows up to which a codebook is faster than floats, measured:
 # docs/performance.md.
 _FEW_TILES = 3
@@ -91,9 +93,9 @@ def _words(rows: Array) -> Array:
     return np.ascontiguousarray(halves.transpose(0, 1, 3, 2))
 
 
-def _kernel(context: LowerContext, bits: int) -> tuple[str, int, int]:
-    """Name, columns and depth of the kernel for weights of `bits`."""
-    name = context.select(_FAMILIES[bits])
+def _kernel(context: LowerContext, family: str) -> tuple[str, int, int]:
+    """Name, columns and depth of the kernel of a family."""
+    name = context.select(family)
     line = next(cast(Any, line) for line in _core.kernels() if line["name"] == name)
     return name, int(line["nr"]), int(line["kr"])
 
@@ -105,25 +107,45 @@ def _matmul_nbits(node: Node, context: LowerContext) -> Step | None:
     if values is None or scale is None or (zero_name and zero is None):
         return None
     bits = 4 if values.dtype.name in ("int4", "uint4") else 8
-    size = cast(int, node.attrs.get("block_size", 0))
-    kernel, width, depth = _kernel(context, bits)
+    size = min(cast(int, node.attrs.get("block_size", 0)), values.shape[0])
+    attrs: dict[str, StepAttr] = {"k": values.shape[0], "n": values.shape[1], "bits": bits}
+    family, parts = "gemm_f32s8", 1
+    if bits == 4:
+        parts = group_parts(size, values.shape[0])
+        family = "gemm_s8u4" if parts else "gemm_f32lut4"
+    if parts > 1:
+        size = -(-size // (8 * parts)) * 8
+        groups = -(-values.shape[0] // size)
+        scale = np.repeat(scale, parts, axis=0)[:groups]
+        zero = None if zero is None else np.repeat(zero, parts, axis=0)[:groups]
+    note = ""
+    if family == "gemm_s8u4":
+        digits = 1 if node.attrs.get("accuracy_level") == 4 else 3
+        attrs["digits"] = digits
+        note = "8-bit activations" if digits == 1 else "24-bit fixed-point activations"
+    kernel, width, depth = _kernel(context, family)
     packed, has_zero_points = pack_nbits(values, scale, zero, size, width, depth)
-    attrs: dict[str, StepAttr] = {
-        "k": values.shape[0],
-        "n": values.shape[1],
-        "bits": bits,
-        "block_size": size,
-        "zero_points": int(has_zero_points),
-        **clamp(node),
-    }
+    attrs |= {"block_size": size, "zero_points": int(has_zero_points), **clamp(node)}
     operands = [a, context.add_constant(packed, f"{b_name}.packed"), bias, residual]
-    return Step(node.key, operands, list(node.outputs), attrs, kernel)
+    return Step(node.key, operands, list(node.outputs), attrs, kernel, note=note)
+
+
+def group_parts(size: int, k: int) -> int:
+    """Into how many equal groups of at most 1024 rows a group of `size` is cut; 0: none will do.
+
+    A single group of all k rows may leave a short one at its end.
+    """
+    parts = -(-size // _MAX_GROUP)
+    if size >= k or parts <= 1:
+        return parts
+    return next((p for p in range(parts, size // 8 + 1) if size % (8 * p) == 0), 0)
 
 
 def codebook_step(node: Node, context: LowerContext) -> Step | None:
     """MatMul by a matrix that is 4-bit indices into a table of bfloat16 values, kept so.
 
-    None for other operands, and for so many rows that floats are the faster form.
+    Sums are integers when the values are 8-bit integers times a power of two and the machine has
+    a kernel for that. None for other operands, and for so many rows that floats are faster.
     """
     constant = context.graph.constants.get(node.inputs[1])
     if constant is None or constant.encoding != "codebook" or len(constant.shape) != 2:
@@ -133,15 +155,23 @@ def codebook_step(node: Node, context: LowerContext) -> Step | None:
         return None
     if not np.isfinite(table).all() or (table.view(np.uint32) & 0xFFFF).any():
         return None
-    kernel, width, depth = _kernel(context, 4)
+    unit = table_unit(table)
+    whole = not (table / unit % 1).any() and np.abs(table / unit).max() < 128
+    fast = context.select("gemm_s8lut4")
+    integer = whole and not fast.endswith("_scalar")
+    kernel, width, depth = _kernel(context, "gemm_s8lut4" if integer else "gemm_f32lut4")
     rows = next(int(cast(Any, line)["mr"]) for line in _core.kernels() if line["name"] == kernel)
     shape = static_dims(context.value(node.inputs[0]).shape)
     if shape is not None and int(np.prod(shape[:-1])) > _FEW_TILES * rows:
         return None
     k, n = constant.shape
-    ones = np.ones((1, n), np.float32)
-    packed = pack_groups(indices.astype(np.uint8), ones, None, 4, k, width, depth)
     attrs: dict[str, StepAttr] = {"k": k, "n": n, "bits": 4, "block_size": k, **clamp(node)}
+    if integer:
+        table = table / unit
+        attrs |= {"block_size": min(k, _MAX_GROUP), "digits": 3}
+    size = cast(int, attrs["block_size"])
+    scale = np.full((-(-k // size), n), unit if integer else 1, np.float32)
+    packed = pack_groups(indices.astype(np.uint8), scale, None, 4, size, width, depth)
     attrs["table"] = np.pad(table, (0, 16 - table.size))
     name = context.add_constant(packed, f"{node.inputs[1]}.packed")
     operands = [node.inputs[0], name, *node.inputs[2:]]
