@@ -1,7 +1,10 @@
-// Sixteen columns at a time, down the rows, as in epilogue_s8_avx2.cc: bias and scale stay in
-// registers, masks take care of what is left of n. The quotient of the quantised addition comes
-// from multiplications (Divider), as a division would take longer than all the rest. Bound by
-// arithmetic: about ten instructions for sixteen columns.
+// Bytes: four registers of sixteen accumulators go together, 64 columns of a row or sixteen of four
+// rows, through saturating packs to one register of bytes. They take every stage side by side: the
+// quantised addition is a chain of some twenty operations of four cycles each, and one chain after
+// another would fill the scheduler with operations that wait. Its quotient comes from
+// multiplications (ReciprocalDivider), as a division would take longer than all the rest. Floats
+// and sums: sixteen columns at a time, down the rows, as in epilogue_s8_avx2.cc. Masks take care of
+// what is left of n. Bound by arithmetic: six or twenty-two instructions for sixteen columns.
 #include <immintrin.h>
 
 #include "ops/epilogue.h"
@@ -33,10 +36,6 @@ struct Columns {
     return _mm512_sub_epi32(sum_i32x16, _mm512_mullo_epi32(zero_point_i32x16, column_sum_i32x16));
   }
   __m512 scaled(size_t i) const { return _mm512_mul_ps(_mm512_cvtepi32_ps(sum(i)), scale_f32x16); }
-  __m128i load_bytes(const uint8_t* row) const { return _mm_maskz_loadu_epi8(mask, row + j); }
-  void store_bytes(uint8_t* row, __m512i v) const {
-    _mm_mask_storeu_epi8(row + j, mask, _mm512_cvtepi32_epi8(v));
-  }
 
   const EpilogueS8Params& params;
   size_t j;
@@ -54,56 +53,127 @@ inline void for_each(const EpilogueS8Params& params, const Body& body) {
   }
 }
 
-// clamp(rint(v) + zero_point, lo, hi).
-struct Quantizer {
-  Quantizer(int32_t zero_point, int32_t lo, int32_t hi)
-      : least_f32x16(_mm512_set1_ps(static_cast<float>(lo - zero_point))),
-        most_f32x16(_mm512_set1_ps(static_cast<float>(hi - zero_point))),
-        zero_point_i32x16(_mm512_set1_epi32(zero_point)) {}
+// Keeps a value in its register at this point, and so the stages of four chains in their order.
+inline void pin(__m512& v) { asm volatile("" : "+v"(v)); }
 
-  // rint(v) clamped, still without the zero point. NaN: max returns its second operand, lo.
-  __m512i centred(__m512 v) const {
-    return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(v, least_f32x16), most_f32x16));
+// Four registers of accumulators: 64 columns of row i from j on.
+struct Wide {
+  Wide(const EpilogueS8Params& of, size_t first) : params(of), j(first) {
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      const size_t at = j + 16 * k;
+      bias_i32x16[k] =
+          params.bias == nullptr ? _mm512_setzero_si512() : _mm512_loadu_si512(params.bias + at);
+      scale_f32x16[k] = _mm512_loadu_ps(params.scale + at);
+    }
   }
-  // The range is right already, so the low byte serves u8 and s8 alike.
-  __m512i operator()(__m512 v) const { return _mm512_add_epi32(centred(v), zero_point_i32x16); }
+  __attribute__((always_inline)) void load(size_t i, __m512 (&v)[4]) const {
+    const int32_t* const acc = params.acc + i * params.acc_stride + j;
+    __m512i sum_i32x16[4];
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      sum_i32x16[k] = _mm512_add_epi32(bias_i32x16[k], _mm512_loadu_si512(acc + 16 * k));
+    }
+    if (params.row_zero_point != nullptr) {
+      const __m512i zero_point_i32x16 = _mm512_set1_epi32(params.row_zero_point[i]);
+#pragma GCC unroll 4
+      for (size_t k = 0; k < 4; ++k) {
+        const __m512i column_sum_i32x16 = _mm512_loadu_si512(params.column_sum + j + 16 * k);
+        sum_i32x16[k] = _mm512_sub_epi32(sum_i32x16[k],
+                                         _mm512_mullo_epi32(zero_point_i32x16, column_sum_i32x16));
+      }
+    }
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      v[k] = _mm512_mul_ps(_mm512_cvtepi32_ps(sum_i32x16[k]), scale_f32x16[k]);
+    }
+  }
+  __m128i load_bytes(const uint8_t* from, size_t stride, size_t i, size_t k) const {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i * stride + j + 16 * k));
+  }
+  __attribute__((always_inline)) void store(uint8_t* to, size_t stride, size_t i,
+                                            __m512i bytes) const {
+    _mm512_storeu_si512(to + i * stride + j, bytes);
+  }
 
-  __m512 least_f32x16, most_f32x16;
-  __m512i zero_point_i32x16;
+  const EpilogueS8Params& params;
+  size_t j;
+  __m512i bias_i32x16[4];
+  __m512 scale_f32x16[4];
 };
 
-// The quantised addition of a residual: from q's float to the sum in units of the output.
-template <typename Divide>
-struct Adder {
-  explicit Adder(const EpilogueS8Params& params)
-      : inner(params.requantize.zero_point, params.requantize.lo, params.requantize.hi),
-        q_scale_f32x16(_mm512_set1_ps(params.requantize.q_scale)),
-        r_scale_f32x16(_mm512_set1_ps(params.requantize.r_scale)),
-        divide(params.requantize.out_scale),
-        r_zero_point_i32x16(_mm512_set1_epi32(params.requantize.r_zero_point)),
-        r_signed(params.r_signed) {}
-
-  // v: q before rounding; residual: its sixteen bytes.
-  __m512 operator()(__m512 v, __m128i residual) const {
-    const __m512i r_i32x16 =
-        r_signed ? _mm512_cvtepi8_epi32(residual) : _mm512_cvtepu8_epi32(residual);
-    const __m512 x_f32x16 = _mm512_mul_ps(_mm512_cvtepi32_ps(inner.centred(v)), q_scale_f32x16);
-    const __m512 y_f32x16 = _mm512_mul_ps(
-        _mm512_cvtepi32_ps(_mm512_sub_epi32(r_i32x16, r_zero_point_i32x16)), r_scale_f32x16);
-    return divide(_mm512_add_ps(x_f32x16, y_f32x16));
+// Four registers of accumulators: at most sixteen columns of four rows from i on, of which those
+// beyond m are the last one again.
+struct Tall {
+  Tall(const EpilogueS8Params& of, size_t first) : params(of), columns(of, first) {}
+  size_t row(size_t i, size_t k) const { return i + k < params.m ? i + k : params.m - 1; }
+  __attribute__((always_inline)) void load(size_t i, __m512 (&v)[4]) const {
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      v[k] = columns.scaled(row(i, k));
+    }
+  }
+  __m128i load_bytes(const uint8_t* from, size_t stride, size_t i, size_t k) const {
+    return _mm_maskz_loadu_epi8(columns.mask, from + row(i, k) * stride + columns.j);
+  }
+  __attribute__((always_inline)) void store(uint8_t* to, size_t stride, size_t i,
+                                            __m512i bytes) const {
+    to += i * stride + columns.j;
+    const __m128i row_i8x16[] = {_mm512_castsi512_si128(bytes), _mm512_extracti32x4_epi32(bytes, 1),
+                                 _mm512_extracti32x4_epi32(bytes, 2),
+                                 _mm512_extracti32x4_epi32(bytes, 3)};
+    for (size_t k = 0; k < 4 && i + k < params.m; ++k, to += stride)
+      _mm_mask_storeu_epi8(to, columns.mask, row_i8x16[k]);
   }
 
-  Quantizer inner;
-  __m512 q_scale_f32x16, r_scale_f32x16;
-  Divide divide;
-  __m512i r_zero_point_i32x16;
-  bool r_signed;
+  const EpilogueS8Params& params;
+  const Columns columns;
+};
+
+// Four registers to bytes, one after another: clamp(rint(v) + zero_point, lo, hi).
+class Bytes {
+ public:
+  Bytes(int32_t zero_point, int32_t lo, int32_t hi)
+      : zero_point_i16x32_(_mm512_set1_epi16(static_cast<int16_t>(zero_point))),
+        lo_i8x64_(_mm512_set1_epi8(static_cast<char>(lo))),
+        hi_i8x64_(_mm512_set1_epi8(static_cast<char>(hi))),
+        order_i32x16_(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)),
+        signed_(lo < 0) {}
+
+  __attribute__((always_inline)) __m512i operator()(const __m512 (&v)[4]) const {
+    const __m512i first_i16x32 = biased(v[0], v[1]), last_i16x32 = biased(v[2], v[3]);
+    __m512i bytes_i8x64 = signed_ ? _mm512_packs_epi16(first_i16x32, last_i16x32)
+                                  : _mm512_packus_epi16(first_i16x32, last_i16x32);
+    // Packing works within 128 bits.
+    bytes_i8x64 = _mm512_permutexvar_epi32(order_i32x16_, bytes_i8x64);
+    if (signed_) return _mm512_min_epi8(_mm512_max_epi8(bytes_i8x64, lo_i8x64_), hi_i8x64_);
+    return _mm512_min_epu8(_mm512_max_epu8(bytes_i8x64, lo_i8x64_), hi_i8x64_);
+  }
+
+ private:
+  // What is too large saturates here, what is too small becomes the least int32, and so does NaN:
+  // all of them end at a bound. Constant first: min then passes a NaN through.
+  static __m512i rounded(__m512 v_f32x16) {
+    return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(65536.f), v_f32x16));
+  }
+  __m512i biased(__m512 first_f32x16, __m512 last_f32x16) const {
+    return _mm512_adds_epi16(_mm512_packs_epi32(rounded(first_f32x16), rounded(last_f32x16)),
+                             zero_point_i16x32_);
+  }
+
+  __m512i zero_point_i16x32_, lo_i8x64_, hi_i8x64_, order_i32x16_;
+  bool signed_;
 };
 
 // v / divisor.
 struct Divider {
   explicit Divider(float divisor) : divisor_f32x16(_mm512_set1_ps(divisor)) {}
-  __m512 operator()(__m512 v) const { return _mm512_div_ps(v, divisor_f32x16); }
+  __attribute__((always_inline)) void operator()(__m512 (&v)[4]) const {
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      v[k] = _mm512_div_ps(v[k], divisor_f32x16);
+    }
+  }
   __m512 divisor_f32x16;
 };
 
@@ -114,27 +184,120 @@ struct Divider {
 struct ReciprocalDivider {
   explicit ReciprocalDivider(float divisor)
       : divisor_f32x16(_mm512_set1_ps(divisor)), reciprocal_f32x16(_mm512_set1_ps(1.f / divisor)) {}
-  __m512 corrected(__m512 q, __m512 v) const {
-    return _mm512_fmadd_ps(_mm512_fnmadd_ps(q, divisor_f32x16, v), reciprocal_f32x16, q);
+  __attribute__((always_inline)) void operator()(__m512 (&v)[4]) const {
+    __m512 q_f32x16[4];
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      q_f32x16[k] = _mm512_mul_ps(v[k], reciprocal_f32x16), pin(q_f32x16[k]);
+    }
+    correct(v, q_f32x16);
+    correct(v, q_f32x16);
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      v[k] = q_f32x16[k];
+    }
   }
-  __m512 operator()(__m512 v) const {
-    return corrected(corrected(_mm512_mul_ps(v, reciprocal_f32x16), v), v);
+  __attribute__((always_inline)) void correct(const __m512 (&v)[4], __m512 (&q)[4]) const {
+    __m512 rest_f32x16[4];
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      rest_f32x16[k] = _mm512_fnmadd_ps(q[k], divisor_f32x16, v[k]), pin(rest_f32x16[k]);
+    }
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      q[k] = _mm512_fmadd_ps(rest_f32x16[k], reciprocal_f32x16, q[k]), pin(q[k]);
+    }
   }
   __m512 divisor_f32x16, reciprocal_f32x16;
 };
+
+// The quantised addition of a residual: from q's float to the sum in units of the output.
+template <typename Divide>
+struct Adder {
+  explicit Adder(const EpilogueS8Params& params)
+      : least_f32x16(_mm512_set1_ps(
+            static_cast<float>(params.requantize.lo - params.requantize.zero_point))),
+        most_f32x16(_mm512_set1_ps(
+            static_cast<float>(params.requantize.hi - params.requantize.zero_point))),
+        q_scale_f32x16(_mm512_set1_ps(params.requantize.q_scale)),
+        r_scale_f32x16(_mm512_set1_ps(params.requantize.r_scale)),
+        divide(params.requantize.out_scale),
+        flip_i8x16(_mm_set1_epi8(static_cast<char>(params.r_signed ? 0x80 : 0))),
+        r_zero_point_i32x16(
+            _mm512_set1_epi32(params.requantize.r_zero_point + (params.r_signed ? 0x80 : 0))) {}
+
+  // v: q before rounding; residual: their bytes. NaN: max returns its second operand, lo.
+  __attribute__((always_inline)) void operator()(__m512 (&v)[4],
+                                                 const __m128i (&residual)[4]) const {
+    __m512 y_f32x16[4];
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      const __m512i r_i32x16 = _mm512_cvtepu8_epi32(_mm_xor_si128(residual[k], flip_i8x16));
+      y_f32x16[k] = _mm512_cvtepi32_ps(_mm512_sub_epi32(r_i32x16, r_zero_point_i32x16));
+      v[k] = _mm512_max_ps(v[k], least_f32x16), pin(v[k]);
+    }
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      v[k] = _mm512_min_ps(v[k], most_f32x16), pin(v[k]);
+    }
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      v[k] = _mm512_cvtepi32_ps(_mm512_cvtps_epi32(v[k]));
+      y_f32x16[k] = _mm512_mul_ps(y_f32x16[k], r_scale_f32x16), pin(v[k]);
+    }
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      v[k] = _mm512_mul_ps(v[k], q_scale_f32x16), pin(v[k]);
+    }
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      v[k] = _mm512_add_ps(v[k], y_f32x16[k]), pin(v[k]);
+    }
+    divide(v);
+  }
+
+  __m512 least_f32x16, most_f32x16;
+  __m512 q_scale_f32x16, r_scale_f32x16;
+  Divide divide;
+  __m128i flip_i8x16;
+  __m512i r_zero_point_i32x16;
+};
+
+// Bytes of every column of every row. change(group, i, v): what happens to the scaled sums.
+template <typename Change>
+inline void store_bytes(const EpilogueS8Params& params, const Bytes& bytes, const Change& change) {
+  uint8_t* const dst = static_cast<uint8_t*>(params.dst);
+  const auto run = [&](const auto& group, size_t i) {
+    __m512 v[4];
+    group.load(i, v);
+    change(group, i, v);
+    group.store(dst, params.dst_stride, i, bytes(v));
+  };
+  size_t j = 0;
+  for (; j + 64 <= params.n; j += 64) {
+    const Wide columns(params, j);
+    for (size_t i = 0; i < params.m; ++i) run(columns, i);
+  }
+  for (; j < params.n; j += 16) {
+    const Tall columns(params, j);
+    for (size_t i = 0; i < params.m; i += 4) run(columns, i);
+  }
+}
 
 template <typename Divide>
 inline void requantize_add(const EpilogueS8Params& params) {
   const Requantize& r = params.requantize;
   const Adder<Divide> add(params);
-  const Quantizer outer(r.out_zero_point, r.out_lo, r.out_hi);
   const uint8_t* const residual = static_cast<const uint8_t*>(params.residual);
-  uint8_t* const dst = static_cast<uint8_t*>(params.dst);
-  for_each(params, [&](const Columns& columns, size_t i) {
-    const __m128i r_i8x16 = columns.load_bytes(residual + i * params.residual_stride);
-    const __m512 v_f32x16 = add(columns.scaled(i), r_i8x16);
-    columns.store_bytes(dst + i * params.dst_stride, outer(v_f32x16));
-  });
+  store_bytes(params, Bytes(r.out_zero_point, r.out_lo, r.out_hi),
+              [&](const auto& group, size_t i, __m512(&v)[4]) {
+                __m128i r_i8x16[4];
+#pragma GCC unroll 4
+                for (size_t k = 0; k < 4; ++k) {
+                  r_i8x16[k] = group.load_bytes(residual, params.residual_stride, i, k);
+                }
+                add(v, r_i8x16);
+              });
 }
 
 }  // namespace
@@ -145,11 +308,8 @@ inline void requantize_add(const EpilogueS8Params& params) {
 void epilogue_s8_requantize_avx512(const EpilogueS8Params& shared) {
   const EpilogueS8Params params = shared;
   const Requantize& r = params.requantize;
-  const Quantizer quantizer(r.zero_point, r.lo, r.hi);
-  uint8_t* const dst = static_cast<uint8_t*>(params.dst);
-  for_each(params, [&](const Columns& columns, size_t i) {
-    columns.store_bytes(dst + i * params.dst_stride, quantizer(columns.scaled(i)));
-  });
+  store_bytes(params, Bytes(r.zero_point, r.lo, r.hi),
+              [](const auto&, size_t, const __m512(&)[4]) {});
 }
 
 void epilogue_s8_requantize_add_avx512(const EpilogueS8Params& shared) {

@@ -156,6 +156,7 @@ class ConvF32 final : public Op {
     grid.partial = gemm_f32_partial(*plan.kernel, cut, plan.k) * sizeof(float);
     context.set_scratch(grid.bytes(context.threads()));
     const bool has_residual = context.num_inputs() > kFloatResidual;
+    if (has_residual) context.allow_in_place(0, kFloatResidual);
     context.set_run([this, shape, grid, has_residual](const RunArgs& args) {
       return run(shape, grid, has_residual ? args.input<float>(kFloatResidual) : nullptr, args);
     });
@@ -221,6 +222,7 @@ class ConvS8 final : public Op {
                         gemm_element(*plan.kernel), context.threads());
     context.set_scratch(grid.bytes(context.threads()));
     const bool has_residual = q.kind == EpilogueS8Kind::kRequantizeAdd;
+    if (has_residual) context.allow_in_place(0, kConvResidual);
     context.set_run([this, shape, grid, has_residual](const RunArgs& args) {
       return run(shape, grid, has_residual ? args.input<uint8_t>(kConvResidual) : nullptr, args);
     });

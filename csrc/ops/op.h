@@ -140,7 +140,8 @@ class BindContext {
   // Output i is known now: a copy of `bytes` bytes of data (small integer tensors).
   virtual Status set_known(int i, const Shape& shape, const void* data, size_t bytes) = 0;
 
-  // Output i may overwrite input j element by element, if the runtime finds j dead after this step.
+  // Output i may overwrite input j element by element, if the runtime finds j dead after this step
+  // and no other operand in the same memory.
   virtual void allow_in_place(int i, int j) = 0;
   virtual void set_scratch(size_t bytes) = 0;
   virtual void set_run(RunFn fn) = 0;

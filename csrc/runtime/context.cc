@@ -106,7 +106,7 @@ class Context::Binder : public BindContext {
       Slot& from = context_.slots_[root];
       Slot& out = slot_out(i);
       if (out.root == plan_->outputs[i] && out.home == Home::kArena && from.home == Home::kArena &&
-          from.live_until <= step_ && from.bytes == out.bytes &&
+          from.live_until <= step_ && from.bytes == out.bytes && is_read_once(root) &&
           context_.plan_.tensors[root].producer >= segment_.first)
         share(i, root);
     }
@@ -123,6 +123,11 @@ class Context::Binder : public BindContext {
 
  private:
   Slot& slot_out(int i) const { return context_.slots_[plan_->outputs[i]]; }
+  // Whether one operand only of the step lies in this memory.
+  bool is_read_once(int root) const {
+    return std::count_if(plan_->inputs.begin(), plan_->inputs.end(),
+                         [&](int id) { return id >= 0 && context_.slots_[id].root == root; }) == 1;
+  }
   int last_use(int i) const {
     return std::max(context_.plan_.tensors[plan_->outputs[i]].last_use, step_);
   }

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import lepton_rt
 from lepton_rt import _core
+from pass_graphs import Model, dequantize, fake
 from small_networks import cnn
 
 PACKAGE = Path(lepton_rt.__file__).parent
@@ -71,6 +72,40 @@ def check_arena(session: lepton_rt.Session, shape: list[int]) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_arena_of_a_small_network(batch: int, threads: int) -> None:
     check_arena(lepton_rt.Session(cnn(), threads=threads), [batch, 3, 16, 16])
+
+
+@pytest.mark.parametrize("shortcut", ["another tensor", "its own input", "read later"])
+@pytest.mark.parametrize("integer", [False, True])
+def test_residual_is_overwritten_where_nothing_else_reads_it(
+    rng: np.random.Generator, shortcut: str, integer: bool
+) -> None:
+    """conv(x) + r in the memory of r, but not where r is x, or is read again."""
+    channels = 160  # more columns than one panel of any kernel
+    model = Model(x=("FLOAT", [1, channels, 12, 12]))
+
+    def rounded(name: str) -> str:
+        return fake(model, name, 0.05, 100) if integer else name
+
+    weights = (rng.integers(-2, 3, (2, channels, channels, 1, 1)) / 16).astype(np.float32)
+    zeros = np.zeros(channels, np.int8)
+    steps = np.full(channels, 1 / 16, np.float32)
+    w = [
+        dequantize(model, (each * 16).astype(np.int8), steps, zeros, axis=0) if integer else each
+        for each in weights
+    ]
+    start = rounded(model("Relu", rounded("x")))
+    inner = start if shortcut == "its own input" else rounded(model("Conv", start, w[0]))
+    total = rounded(model("Add", rounded(model("Conv", inner, w[1])), start))
+    if shortcut == "read later":
+        total = rounded(model("Add", total, start))
+    graph = model.graph(total)
+    session = lepton_rt.Session(graph, threads=1)
+    convolutions = [step.op for step in session.explain() if "Conv" in step.op]
+    assert len(convolutions) == (1 if shortcut == "its own input" else 2)
+    x = rng.standard_normal((1, channels, 12, 12)).astype(np.float32)
+    want = lepton_rt.Session(graph, threads=1, optimise=False).run(x)
+    # Floats on either side of a tie round to neighbouring integers.
+    np.testing.assert_allclose(session.run(x), want, rtol=1e-5, atol=0.051 if integer else 1e-5)
 
 
 def test_memory_serves_one_shape_after_the_other(rng: np.random.Generator) -> None:
