@@ -152,11 +152,14 @@ def compile_model(
 def compile_cached(model: Model, options: Options, threads: int, folder: Path | None) -> Compiled:
     """The plan of a model from the cache in `folder` (None: the user's own), else made and kept.
 
-    An entry that cannot be used is written anew. Raises as `compile_model`, and InputError when the
-    model is no file and no bytes, or when others could write to the folder.
+    An entry that cannot be used is written anew; then those used longest ago are removed until the
+    folder holds no more than $LEPTON_CACHE_MB. Raises as `compile_model`, and InputError when the
+    model is no file and no bytes, when others could write to the folder, or when that variable is
+    no number.
     """
-    from lepton_rt.plan_cache import entry
+    from lepton_rt.plan_cache import entry, mark_used, remove_oldest, size_limit
 
+    size_limit()  # refused before the work, not after it
     path = entry(model, options, folder)
     if path is None:
         return compile_model(model, options, threads, folder=folder)
@@ -166,11 +169,13 @@ def compile_cached(model: Model, options: Options, threads: int, folder: Path | 
         except (Error, MemoryError):
             pass
         else:
+            mark_used(path)
             found.source = GraphSource(model, None)
             return found
     compiled = compile_model(model, options, threads, folder=folder)
     if not compiled.host and not compiled.has_objects:
         compiled.save(path)
+        remove_oldest(path.parent)
     return compiled
 
 

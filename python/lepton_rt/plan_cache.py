@@ -1,7 +1,13 @@
-"""Where `Session(cache=True)` keeps plans: a folder of the user's own, one file per compilation."""
+"""Where `Session(cache=True)` keeps plans: a folder of the user's own, one file per compilation.
+
+Its plans together are at most $LEPTON_CACHE_MB large; those used longest ago go first. Nothing is
+locked: a session that maps a removed plan keeps it until it ends, one that comes too late for it
+compiles anew, and processes that remove at the same time at worst remove more than they had to.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -9,6 +15,7 @@ import mmap
 import os
 import re
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -22,6 +29,10 @@ if TYPE_CHECKING:
     from lepton_rt.compiler import Options
 
 Buffer = Union[bytes, mmap.mmap]
+
+_DEFAULT_LIMIT_MB = 4096
+# A file that is still being written is younger than this, in seconds.
+_ABANDONED = 3600
 
 # How protobuf writes the entry of a tensor that says in which file its data is: key and value of a
 # StringStringEntryProto. Names are shorter than 128 bytes, so their length takes one byte.
@@ -46,6 +57,46 @@ def checked_folder(folder: Path | None = None) -> Path:
     if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise InputError(f"the cache folder {folder} must belong to you and to nobody else")
     return folder
+
+
+def size_limit() -> int:
+    """Bytes that the plans of a folder may take: $LEPTON_CACHE_MB times 2^20, or 4 GB.
+
+    Raises:
+        InputError: the variable is no whole number, or negative.
+    """
+    given = os.environ.get("LEPTON_CACHE_MB") or str(_DEFAULT_LIMIT_MB)
+    if not given.isdecimal():
+        raise InputError(f"LEPTON_CACHE_MB is {given!r}, not a number of megabytes")
+    return int(given) << 20
+
+
+def mark_used(plan: Path) -> None:
+    """Makes the entry the one used last."""
+    with contextlib.suppress(OSError):  # removed meanwhile
+        os.utime(plan)
+
+
+def remove_oldest(folder: Path) -> None:
+    """Removes the entries used longest ago until the rest fits `size_limit`.
+
+    Also what writers that were killed have left.
+    """
+    now, found = time.time(), []
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            if path.suffix == ".plan":
+                found.append((status.st_mtime_ns, path, status.st_size))
+            elif ".plan." in path.name and now - status.st_mtime > _ABANDONED:
+                path.unlink()
+    excess = sum(size for _, _, size in found) - size_limit()
+    for _, path, size in sorted(found):
+        if excess <= 0:
+            return
+        excess -= size
+        with contextlib.suppress(OSError):  # by another process
+            path.unlink()
 
 
 def entry(model: Any, options: Options, folder: Path | None = None) -> Path | None:

@@ -80,7 +80,8 @@ class Session:
         cache: True keeps the compiled plan in ``$XDG_CACHE_HOME/lepton_rt`` (or
             ``~/.cache/lepton_rt``), a path in that folder, and uses it the next time: for model
             files, their bytes and ``onnx.ModelProto``. A plan is used again only for the same
-            model, options, library and instruction set.
+            model, options, library and instruction set. Plans of a folder take at most
+            ``$LEPTON_CACHE_MB`` (4096); those used longest ago are removed.
         tune: choose kernels by measuring instead of by rule: True for inputs whose free dimensions
             are 1, or shapes by input name. Takes seconds the first time; choices are kept in the
             cache folder, for this processor, library and its kernels only.

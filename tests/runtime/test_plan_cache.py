@@ -15,7 +15,8 @@ import pytest
 onnx = pytest.importorskip("onnx")
 import lepton_rt
 from fuzz.seeds import cnn, objects, qdq_cnn
-from lepton_rt import _core, compiler, custom, session
+from lepton_rt import _core, compiler, custom, plan_cache, session
+from pass_graphs import Model
 
 PACKAGE = Path(lepton_rt.__file__).parent
 
@@ -165,3 +166,108 @@ def test_concurrent_writers(folder: Path, model: Path, tmp_path: Path) -> None:
     for result in results:
         np.testing.assert_array_equal(result, expected)
     assert entries(folder) == {name}
+
+
+def variants(tmp_path: Path, count: int) -> list[Path]:
+    """Models of a megabyte and more, each of its own weights."""
+    paths = []
+    for i in range(count):
+        weight = np.full((512, 600), i + 1, np.float32)
+        graph = Model(x=("FLOAT", ["n", 512]))
+        paths.append(tmp_path / f"{i}.onnx")
+        onnx.save(graph.proto(graph("MatMul", "x", weight)), paths[-1])
+    return paths
+
+
+def kept(folder: Path, paths: list[Path]) -> list[int]:
+    """Which models have an entry, by asking what a session would use."""
+    options = compiler.Options(isa=compiler.chosen_isa(None))
+    found = [plan_cache.entry(path, options) for path in paths]
+    return [i for i, path in enumerate(found) if path is not None and path.is_file()]
+
+
+def test_plans_used_longest_ago_go_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = variants(tmp_path, 4)
+    monkeypatch.setenv("LEPTON_CACHE_MB", "4")  # three of 1.2 MB
+    sessions = [lepton_rt.Session(path, cache=True) for path in paths[:3]]
+    assert kept(folder, paths) == [0, 1, 2]
+    sessions.append(lepton_rt.Session(paths[0], cache=True))  # maps the plan
+    sessions.append(lepton_rt.Session(paths[3], cache=True))
+    assert kept(folder, paths) == [0, 2, 3]
+    monkeypatch.setenv("LEPTON_CACHE_MB", "2")
+    onnx.save(cnn(), paths[1])
+    lepton_rt.Session(paths[1], cache=True)
+    assert kept(folder, paths) == [1, 3]
+    # Those whose plans are gone go on.
+    x = np.ones((1, 512), np.float32)
+    for session_, weight in zip(sessions, (1, 2, 3, 1, 4)):
+        np.testing.assert_array_equal(session_.run(x), np.full((1, 600), 512 * weight))
+
+
+def test_a_plan_larger_than_the_limit_is_not_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [path] = variants(tmp_path, 1)
+    for limit, count in (("0", 0), ("1", 0), ("2", 1)):
+        monkeypatch.setenv("LEPTON_CACHE_MB", limit)
+        lepton_rt.Session(path, cache=True)
+        assert len(entries(folder)) == count
+    for wrong in ("-1", "2.5", "4 GB"):
+        monkeypatch.setenv("LEPTON_CACHE_MB", wrong)
+        with pytest.raises(lepton_rt.InputError, match="LEPTON_CACHE_MB"):
+            lepton_rt.Session(path, cache=True)
+
+
+def test_only_plans_and_what_their_writers_left_are_removed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir(mode=0o700, parents=True)
+    names = ["tuning-1.json", "tuning-1.lock", "a.plan.7.0.tmp", "b.plan.8.0.tmp", "old.plan"]
+    for name in names:
+        (folder / name).write_bytes(bytes(2 << 20))
+        os.utime(folder / name, (1e9, 1e9))
+    os.utime(folder / "b.plan.8.0.tmp")  # being written
+    monkeypatch.setenv("LEPTON_CACHE_MB", "2")
+    [path] = variants(tmp_path, 1)
+    lepton_rt.Session(path, cache=True)
+    left = entries(folder)
+    assert left.issuperset({"tuning-1.json", "tuning-1.lock", "b.plan.8.0.tmp"})
+    assert len(left) == 4
+    assert kept(folder, [path]) == [0]
+
+
+def test_a_plan_removed_before_it_is_opened_is_made_again(
+    folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = lepton_rt.Session(model, cache=True).run(image())
+    opened = compiler.open_plan
+
+    def too_late(path: Path, threads: int) -> compiler.Compiled:
+        path.unlink()
+        return opened(path, threads)
+
+    monkeypatch.setattr(compiler, "open_plan", too_late)
+    np.testing.assert_array_equal(lepton_rt.Session(model, cache=True).run(image()), expected)
+    assert len(entries(folder)) == 1
+
+
+CROWD = """
+import sys, numpy, lepton_rt
+x = numpy.ones((1, 512), numpy.float32)
+for turn in range(2):
+    for i, path in enumerate(sys.argv[1:]):
+        assert (lepton_rt.Session(path, cache=True).run(x) == 512 * (i + 1)).all()
+"""
+
+
+def test_processes_that_remove_each_others_plans(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [str(path) for path in variants(tmp_path, 3)]
+    monkeypatch.setenv("LEPTON_CACHE_MB", "2")  # one of three
+    command = [sys.executable, "-c", CROWD]
+    crowd = [subprocess.Popen([*command, *paths]) for _ in range(3)]
+    assert [process.wait() for process in crowd] == [0, 0, 0]
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 2 << 20
