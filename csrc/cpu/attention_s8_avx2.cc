@@ -194,22 +194,30 @@ inline __m256 score(const AttentionS8Row& row, const int32_t* scores, size_t j) 
   return t;
 }
 
-// t and its maximum. The maximum keeps its second operand where the first is NaN.
+inline int32_t* panel_of(const AttentionS8Row& row, size_t panel, size_t* width) {
+  *width = (panel + 1) * row.width <= row.n ? row.width : row.last_width;
+  return row.scores + panel * row.panel_stride + row.row * *width;
+}
+
+// The maximum keeps its second operand where the first is NaN.
 template <bool kPlain>
 inline float scores_and_max(const AttentionS8Row& row) {
   __m256 max = set1(-__builtin_inff());
   for (size_t j = 0, panel = 0; j < row.last; ++panel) {
-    const bool whole = (panel + 1) * row.width <= row.n;
-    const size_t width = whole ? row.width : row.last_width;
-    const int32_t* scores = row.scores + panel * row.panel_stride + row.row * width;
+    size_t width;
+    int32_t* scores = panel_of(row, panel, &width);
     const size_t end = j + width < row.last ? j + width : row.last;
     for (; j < end; j += 8, scores += 8) {
       const __m256 t = score<kPlain>(row, scores, j);
-      _mm256_storeu_ps(row.t + j, t);
+      _mm256_storeu_ps(reinterpret_cast<float*>(scores), t);
       max = _mm256_max_ps(t, max);
     }
   }
   return max_lanes(max);
+}
+float scores_row(const AttentionS8Row& row) {
+  const bool plain = row.bias == nullptr && row.mask == nullptr;
+  return plain ? scores_and_max<true>(row) : scores_and_max<false>(row);
 }
 
 inline __m256i probabilities(__m256 t, __m256 max, __m256 factor) {
@@ -222,27 +230,31 @@ inline __m256i probabilities(__m256 t, __m256 max, __m256 factor) {
 }
 
 template <typename Element>
-int32_t softmax_row(const AttentionS8Row& row) {
+int32_t exponentials_row(const AttentionS8Row& row, float largest) {
   auto* const p = static_cast<Element*>(row.p);
-  const bool plain = row.bias == nullptr && row.mask == nullptr;
-  const __m256 max = set1(plain ? scores_and_max<true>(row) : scores_and_max<false>(row));
-  const __m256 factor = set1(row.bias == nullptr ? row.scale : 1.0f);
+  const size_t padded = row.n_padded, last = row.last;
+  const __m256 max = set1(largest), factor = set1(row.bias == nullptr ? row.scale : 1.0f);
   __m256i sum = _mm256_setzero_si256();
-  for (size_t j = 0; j < row.last; j += 8) {
-    const __m256i q = probabilities(_mm256_loadu_ps(row.t + j), max, factor);
-    sum = _mm256_add_epi32(sum, q);
-    store(p + j, q, row.n_padded - j);
+  size_t j = 0;
+  for (size_t panel = 0; j < last; ++panel) {
+    size_t width;
+    const auto* t = reinterpret_cast<const float*>(panel_of(row, panel, &width));
+    const size_t end = j + width < last ? j + width : last;
+    for (; j < end; j += 8, t += 8) {
+      const __m256i q = probabilities(_mm256_loadu_ps(t), max, factor);
+      sum = _mm256_add_epi32(sum, q);
+      store(p + j, q, padded - j);
+    }
   }
-  for (size_t j = (row.last + 7) / 8 * 8; j < row.n_padded; j += 8)
-    store(p + j, _mm256_setzero_si256(), row.n_padded - j);
+  for (; j < padded; j += 8) store(p + j, _mm256_setzero_si256(), padded - j);
   return sum_lanes(sum);
 }
 
 }  // namespace
 
 AttentionS8Kernels attention_s8_avx2() {
-  return {quantize_rows_s8, quantize_rows_i16,    pack_values_s8,
-          pack_values_i16,  softmax_row<uint8_t>, softmax_row<int16_t>};
+  return {quantize_rows_s8, quantize_rows_i16,         pack_values_s8,           pack_values_i16,
+          scores_row,       exponentials_row<uint8_t>, exponentials_row<int16_t>};
 }
 
 }  // namespace lepton

@@ -67,6 +67,13 @@ inline void fetch_row(const float* x, size_t k) {
     _mm_prefetch(reinterpret_cast<const char*>(x + i), _MM_HINT_T0);
 }
 
+// 64 integers in four vectors as bytes in order.
+inline __m512i bytes_of(__m512i a, __m512i b, __m512i c, __m512i d) {
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i packed = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+  return _mm512_permutexvar_epi32(order, packed);
+}
+
 // Returns the sum of what was rounded, lane by lane.
 inline __m512i quantize_row_s8(const float* x, size_t k, size_t k_padded, __m512i offset,
                                uint8_t* dst, float* scale) {
@@ -75,6 +82,16 @@ inline __m512i quantize_row_s8(const float* x, size_t k, size_t k_padded, __m512
   const auto finite = static_cast<__mmask16>(range.inverse == 0.0f ? 0 : 0xffff);
   __m512i total = _mm512_setzero_si512();
   size_t i = 0;
+  for (; i + 64 <= k; i += 64) {
+    const __m512i a = round_row(_mm512_loadu_ps(x + i), inverse, finite);
+    const __m512i b = round_row(_mm512_loadu_ps(x + i + 16), inverse, finite);
+    const __m512i c = round_row(_mm512_loadu_ps(x + i + 32), inverse, finite);
+    const __m512i d = round_row(_mm512_loadu_ps(x + i + 48), inverse, finite);
+    const __m512i ab = _mm512_add_epi32(a, b), cd = _mm512_add_epi32(c, d);
+    total = _mm512_add_epi32(total, _mm512_add_epi32(ab, cd));
+    const __m512i added = _mm512_broadcastb_epi8(_mm512_castsi512_si128(offset));
+    _mm512_storeu_si512(dst + i, _mm512_add_epi8(bytes_of(a, b, c, d), added));
+  }
   for (; i + 16 <= k; i += 16) {
     const __m512i q = round_row(_mm512_loadu_ps(x + i), inverse, finite);
     total = _mm512_add_epi32(total, q);
@@ -201,30 +218,37 @@ inline __m512 plain_score(const int32_t* scores, const int32_t* correction,
   return mul(_mm512_cvtepi32_ps(sum), _mm512_loadu_ps(key_scale));
 }
 
-// t and its maximum. The maximum keeps its second operand where the first is NaN.
+inline int32_t* panel_of(const AttentionS8Row& row, size_t panel, size_t* width) {
+  *width = (panel + 1) * row.width <= row.n ? row.width : row.last_width;
+  return row.scores + panel * row.panel_stride + row.row * *width;
+}
+
+// The maximum keeps its second operand where the first is NaN.
 template <bool kPlain>
 inline float scores_and_max(const AttentionS8Row& row) {
   __m512 max = set16(-__builtin_inff());
-  float* const t = row.t;
   const int32_t* const correction = row.correction;
   for (size_t j = 0, panel = 0; j < row.last; ++panel) {
-    const bool whole = (panel + 1) * row.width <= row.n;
-    const size_t width = whole ? row.width : row.last_width;
-    const int32_t* scores = row.scores + panel * row.panel_stride + row.row * width;
+    size_t width;
+    int32_t* scores = panel_of(row, panel, &width);
     const size_t end = j + width < row.last ? j + width : row.last;
     for (; kPlain && j + 16 <= end; j += 16, scores += 16) {
       const int32_t* const off = correction == nullptr ? nullptr : correction + j;
-      const __m512 v = plain_score(scores, off, row.key_scale + j);
-      _mm512_storeu_ps(t + j, v);
-      max = _mm512_max_ps(v, max);
+      const __m512 t = plain_score(scores, off, row.key_scale + j);
+      _mm512_storeu_ps(scores, t);
+      max = _mm512_max_ps(t, max);
     }
     for (; j < end; j += 16, scores += 16) {
-      const __m512 v = score<kPlain>(row, scores, j, first_lanes(row.last - j));
-      _mm512_storeu_ps(t + j, v);
-      max = _mm512_max_ps(v, max);
+      const __m512 t = score<kPlain>(row, scores, j, first_lanes(row.last - j));
+      _mm512_storeu_ps(scores, t);
+      max = _mm512_max_ps(t, max);
     }
   }
   return _mm512_reduce_max_ps(max);
+}
+float scores_row(const AttentionS8Row& row) {
+  const bool plain = row.bias == nullptr && row.mask == nullptr;
+  return plain ? scores_and_max<true>(row) : scores_and_max<false>(row);
 }
 
 inline __m512i probabilities(__m512 t, __m512 max, __m512 factor) {
@@ -250,25 +274,26 @@ inline void store(int16_t* p, __mmask16 lanes, __m512i q) {
 }
 
 template <typename Element>
-int32_t softmax_row(const AttentionS8Row& row) {
+int32_t exponentials_row(const AttentionS8Row& row, float largest) {
   auto* const p = static_cast<Element*>(row.p);
-  const float* const t = row.t;
-  const bool plain = row.bias == nullptr && row.mask == nullptr;
   const size_t padded = row.n_padded, last = row.last;
-  const __m512 max = set16(plain ? scores_and_max<true>(row) : scores_and_max<false>(row));
-  const __m512 factor = set16(row.bias == nullptr ? row.scale : 1.0f);
+  const __m512 max = set16(largest), factor = set16(row.bias == nullptr ? row.scale : 1.0f);
   __m512i sum = _mm512_setzero_si512();
   size_t j = 0;
-  for (; j + 16 <= last; j += 16) {
-    const __m512i q = probabilities(_mm512_loadu_ps(t + j), max, factor);
-    sum = _mm512_add_epi32(sum, q);
-    store(p + j, q);
-  }
-  if (j < last) {
-    const __m512i q = probabilities(_mm512_loadu_ps(t + j), max, factor);
-    sum = _mm512_add_epi32(sum, q);
-    store(p + j, first_lanes(padded - j), q);
-    j += 16;
+  for (size_t panel = 0; j < last; ++panel) {
+    size_t width;
+    const int32_t* t = panel_of(row, panel, &width);
+    const size_t end = j + width < last ? j + width : last;
+    for (; j + 16 <= end; j += 16, t += 16) {
+      const __m512i q = probabilities(_mm512_loadu_ps(t), max, factor);
+      sum = _mm512_add_epi32(sum, q);
+      store(p + j, q);
+    }
+    for (; j < end; j += 16, t += 16) {
+      const __m512i q = probabilities(_mm512_loadu_ps(t), max, factor);
+      sum = _mm512_add_epi32(sum, q);
+      store(p + j, first_lanes(padded - j), q);
+    }
   }
   for (; j < padded; j += 16) store(p + j, first_lanes(padded - j), _mm512_setzero_si512());
   return _mm512_reduce_add_epi32(sum);
@@ -277,8 +302,8 @@ int32_t softmax_row(const AttentionS8Row& row) {
 }  // namespace
 
 AttentionS8Kernels attention_s8_avx512() {
-  return {quantize_rows_s8, quantize_rows_i16,    pack_values_s8,
-          pack_values_i16,  softmax_row<uint8_t>, softmax_row<int16_t>};
+  return {quantize_rows_s8, quantize_rows_i16,         pack_values_s8,           pack_values_i16,
+          scores_row,       exponentials_row<uint8_t>, exponentials_row<int16_t>};
 }
 
 }  // namespace lepton

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
 #include "ops/attention_s8_kernels.h"
@@ -77,19 +78,31 @@ void pack_values(const float* x, size_t stride, size_t n, size_t columns, size_t
   }
 }
 
-float score(const AttentionS8Row& row, size_t j, float* factor) {
-  constexpr float kMasked = -HUGE_VALF;
+int32_t* place(const AttentionS8Row& row, size_t j) {
   const size_t panel = j / row.width, whole = row.n / row.width;
   const size_t w = panel < whole ? row.width : row.last_width;
-  const int32_t sum = row.scores[panel * row.panel_stride + row.row * w + j % row.width];
+  return row.scores + panel * row.panel_stride + row.row * w + j % row.width;
+}
+
+float score(const AttentionS8Row& row, size_t j) {
+  constexpr float kMasked = -HUGE_VALF;
   const int32_t correction = row.correction == nullptr ? 0 : row.correction[j];
-  const float s = static_cast<float>(sum - correction) * row.key_scale[j];
-  *factor = row.bias == nullptr ? row.scale : 1.f;
+  const float s = static_cast<float>(*place(row, j) - correction) * row.key_scale[j];
   if (row.mask != nullptr && row.mask[j] == 0) return kMasked;
   if (row.bias == nullptr) return s;
   if (row.bias[j] == kMasked) return kMasked;
   const float bias = row.bias[j] * 1.44269504f;
   return s * row.scale + (bias > -3.4028235e38f ? bias : -3.4028235e38f);
+}
+
+float scores_row(const AttentionS8Row& row) {
+  float max = -HUGE_VALF;
+  for (size_t j = 0; j < row.last; ++j) {
+    const float t = score(row, j);
+    std::memcpy(place(row, j), &t, sizeof(t));
+    if (t > max) max = t;
+  }
+  return max;
 }
 
 int32_t probability(float z) {
@@ -100,16 +113,14 @@ int32_t probability(float z) {
 }
 
 template <typename Element>
-int32_t softmax_row(const AttentionS8Row& row) {
+int32_t exponentials_row(const AttentionS8Row& row, float max) {
   auto* const p = static_cast<Element*>(row.p);
-  float max = -HUGE_VALF, factor = 1.f;
-  for (size_t j = 0; j < row.last; ++j) {
-    row.t[j] = score(row, j, &factor);
-    if (row.t[j] > max) max = row.t[j];
-  }
+  const float factor = row.bias == nullptr ? row.scale : 1.f;
   int32_t sum = 0;
   for (size_t j = 0; j < row.n_padded; ++j) {
-    const int32_t q = j < row.last ? probability((row.t[j] - max) * factor) : 0;
+    float t = 0.f;
+    if (j < row.last) std::memcpy(&t, place(row, j), sizeof(t));
+    const int32_t q = j < row.last ? probability((t - max) * factor) : 0;
     p[j] = static_cast<Element>(q);
     sum += q;
   }
@@ -119,8 +130,9 @@ int32_t softmax_row(const AttentionS8Row& row) {
 }  // namespace
 
 AttentionS8Kernels attention_s8_scalar() {
-  return {quantize_rows_s8,        quantize_rows_i16,    pack_values<int8_t, 4>,
-          pack_values<int16_t, 2>, softmax_row<uint8_t>, softmax_row<int16_t>};
+  return {quantize_rows_s8,         quantize_rows_i16, pack_values<int8_t, 4>,
+          pack_values<int16_t, 2>,  scores_row,        exponentials_row<uint8_t>,
+          exponentials_row<int16_t>};
 }
 
 }  // namespace lepton

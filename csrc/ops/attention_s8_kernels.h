@@ -17,27 +17,28 @@
 
 namespace lepton {
 
-// One row of scores, and what becomes of it. width columns lie together in a panel, fewer in the
-// last one: score j is at scores[(j / width) · panel_stride + row · w + j % width], where w is the
-// width of that panel; whole panels are readable, lanes beyond n may hold anything.
+// One row of scores, and what becomes of it in two steps, so that a row need not wait for the
+// maximum of the one before. width columns lie together in a panel, fewer in the last one: score j
+// is at scores[(j / width) · panel_stride + row · w + j % width], where w is the width of that
+// panel; whole panels are readable and writable, lanes beyond n may hold anything. The first step
+// leaves t, as float, where the scores were.
 //   s[j] = float(score j − correction[j]) · key_scale[j]
 //   t[j] = s[j], factor = scale                                  without bias
 //   t[j] = s[j] · scale + max(bias[j] · 1.44269504, −3.4028235e38), factor = 1   with bias
 //   t[j] = −infinity         where j >= last, mask[j] == 0 or bias[j] == −infinity
-//   max = the largest t that is no NaN
+//   max = the largest t that is no NaN, −infinity without one
 //   z[j] = max((t[j] − max) · factor, −16), −16 for NaN
 //   p[j] = rint(2^z[j] · 255), 2^z by a polynomial (Exp2 below); 0 for n <= j < n_padded
 struct AttentionS8Row {
   size_t n, n_padded;  // keys; elements of p, up to a multiple of 4
   size_t last;         // keys that may be attended, <= n
-  const int32_t* scores;
+  int32_t* scores;
   size_t row, width, last_width, panel_stride;  // widths: multiples of 8, of 16 from AVX-512 on
   const int32_t* correction;                    // null or one for each key
   const float* key_scale;                       // one for each key
   float scale;
   const float* bias;    // null or n values
   const uint8_t* mask;  // null or n bytes
-  float* t;             // scratch for n rounded up to 16 floats
   void* p;              // elements, each from 0 to 255
 };
 
@@ -65,9 +66,11 @@ struct AttentionS8Kernels {
   void (*pack_values_i16)(const float* x, size_t stride, size_t n, size_t columns, size_t width,
                           int16_t* packed, float* scale);
 
-  // Returns the sum of p; 0 where no key may be attended.
-  int32_t (*softmax_row_u8)(const AttentionS8Row& row);   // p: uint8_t
-  int32_t (*softmax_row_i16)(const AttentionS8Row& row);  // p: int16_t
+  // The first step, but for p. Returns max.
+  float (*scores_row)(const AttentionS8Row& row);
+  // The second. Returns the sum of p; 0 where no key may be attended.
+  int32_t (*exponentials_row_u8)(const AttentionS8Row& row, float max);   // p: uint8_t
+  int32_t (*exponentials_row_i16)(const AttentionS8Row& row, float max);  // p: int16_t
 };
 
 #define LEPTON_ATTENTION_S8(name, isa) AttentionS8Kernels name();

@@ -50,9 +50,9 @@ constexpr float kLog2E = 1.44269504f;
 // Bytes of one thread's scratch, by part, in this order.
 struct ScratchPlan {
   size_t keys = 0, values = 0, key_scale = 0, correction = 0, value_scale = 0;
-  size_t rows = 0, row_scale = 0, scores = 0, t = 0, p = 0;
+  size_t rows = 0, row = 0, scores = 0, p = 0;
   size_t bytes() const {
-    return keys + values + key_scale + correction + value_scale + rows + row_scale + scores + t + p;
+    return keys + values + key_scale + correction + value_scale + rows + row + scores + p;
   }
 };
 
@@ -105,8 +105,8 @@ struct DynamicQuantizeAttentionOp::Task {
   const RunArgs& args;
   size_t batch = 0, kv_head = 0, row = 0, rows = 0;
   std::byte *keys = nullptr, *values = nullptr, *lhs = nullptr, *p = nullptr;
-  float *key_scale = nullptr, *value_scale = nullptr, *row_scale = nullptr, *t = nullptr;
-  int32_t *correction = nullptr, *scores = nullptr;
+  float *key_scale = nullptr, *value_scale = nullptr, *row_scale = nullptr, *row_max = nullptr;
+  int32_t *correction = nullptr, *scores = nullptr, *row_sum = nullptr;
   float finite = 0.f;  // 0, or NaN where a key is not finite
 
   const float* at(int input, const HeadStrides& s, size_t head, size_t i) const {
@@ -159,9 +159,8 @@ Status DynamicQuantizeAttentionOp::plan(int threads, BoundDynamicAttention* boun
   scratch.key_scale = scratch.correction = lines(s.total, sizeof(float));
   scratch.value_scale = lines(s.depth_v, sizeof(float));
   scratch.rows = lines(std::max(rows, kPiece) * bound->depth, element());
-  scratch.row_scale = lines(2 * rows, sizeof(float));
+  scratch.row = lines(3 * rows, sizeof(float));
   scratch.scores = lines(rows * round_up(s.total, nr), sizeof(int32_t));
-  scratch.t = lines(round_up(s.total, 16), sizeof(float));
   scratch.p = lines(rows * bound->p_stride, element());
   return {};
 }
@@ -207,9 +206,10 @@ void DynamicQuantizeAttentionOp::run(const BoundDynamicAttention& bound,
     task.correction = reinterpret_cast<int32_t*>(take(plan.correction));
     task.value_scale = reinterpret_cast<float*>(take(plan.value_scale));
     task.lhs = take(plan.rows);
-    task.row_scale = reinterpret_cast<float*>(take(plan.row_scale));
+    task.row_scale = reinterpret_cast<float*>(take(plan.row));
+    task.row_max = task.row_scale + bound.tile_rows;
+    task.row_sum = reinterpret_cast<int32_t*>(task.row_max + bound.tile_rows);
     task.scores = reinterpret_cast<int32_t*>(take(plan.scores));
-    task.t = reinterpret_cast<float*>(take(plan.t));
     task.p = take(plan.p);
     run_task(task);
   });
@@ -324,8 +324,7 @@ void DynamicQuantizeAttentionOp::softmax(const Task& task, size_t head, size_t r
   one.panel_stride = bound.tile_rows * nr;
   one.correction = reads_u8() ? task.correction : nullptr;
   one.key_scale = task.key_scale;
-  one.t = task.t;
-  for (size_t i = 0; i < rows; ++i) {
+  const auto turn_to = [&](size_t i) {
     one.row = i;
     one.last = attention_keys(attrs_, s, nullptr, task.batch, row + i).last;
     one.scale = task.row_scale[i] * scale * kLog2E;
@@ -333,8 +332,20 @@ void DynamicQuantizeAttentionOp::softmax(const Task& task, size_t head, size_t r
     if (mask_ == DType::kBool) one.mask = task.args.input<uint8_t>(3) + at;
     if (mask_ == DType::kF32) one.bias = task.args.input<float>(3) + at;
     one.p = task.p + i * bound.p_stride * element();
-    const int32_t sum = reads_u8() ? kernels_.softmax_row_u8(one) : kernels_.softmax_row_i16(one);
-    const float inverse = sum == 0 ? 0.f : 1.f / static_cast<float>(sum);
+  };
+  const auto exponentials =
+      reads_u8() ? kernels_.exponentials_row_u8 : kernels_.exponentials_row_i16;
+  for (size_t i = 0; i < rows; ++i) {
+    turn_to(i);
+    task.row_max[i] = kernels_.scores_row(one);
+  }
+  for (size_t i = 0; i < rows; ++i) {
+    turn_to(i);
+    task.row_sum[i] = exponentials(one, task.row_max[i]);
+  }
+  for (size_t i = 0; i < rows; ++i) {
+    const float sum = static_cast<float>(task.row_sum[i]);
+    const float inverse = task.row_sum[i] == 0 ? 0.f : 1.f / sum;
     task.row_scale[i] = inverse + (task.finite + task.row_scale[i] * 0.f);
   }
 }
