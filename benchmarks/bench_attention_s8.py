@@ -1,8 +1,9 @@
-"""Attention between 8-bit operands beside our own float32 attention, one thread, interleaved.
+"""Attention in 8 bits beside our own float32 attention, one thread, interleaved.
 
     python benchmarks/bench_attention_s8.py [--runs 9] [--lengths 128,512,1024,2048]
 
-Twelve heads of 64, batch 1; softmax to uint8, a result of int8. Processor time of the thread.
+Twelve heads of 64, batch 1. "rounded": lepton.DynamicQuantizeAttention over float32; "8 bit":
+lepton.QLinearAttention, softmax to uint8, a result of int8. Processor time of the thread.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import lepton_rt
 from lepton_rt import _core
+from lepton_rt.compress.attention import quantize_attention
 
 HEADS, DEPTH = 12, 64
 STEP = np.float32(0.03)
@@ -68,26 +70,30 @@ def model(length: int, integers: bool) -> bytes:
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
 
 
-def measure(length: int, isa: str, runs: int) -> tuple[float, float]:
-    """Seconds of float32 and of 8-bit attention."""
+def measure(length: int, isa: str, runs: int) -> list[float]:
+    """Seconds of float32 attention, rounded and between integers."""
     rng = np.random.default_rng(0)
     real = {n: rng.normal(size=(1, length, HEADS * DEPTH)).astype(np.float32) for n in "qkv"}
     real["q"] *= 3  # so that some keys matter more than others
     small = {n: np.clip(np.rint(a / STEP), -127, 127).astype(np.int8) for n, a in real.items()}
+    graphs = [model(length, False), quantize_attention(lepton_rt.import_onnx(model(length, False)))]
     pairs = [
-        (lepton_rt.Session(model(length, integers), isa=isa, threads=1), feeds)
-        for integers, feeds in ((False, real), (True, small))
+        (lepton_rt.Session(graph, isa=isa, threads=1), feeds)
+        for graph, feeds in zip([*graphs, model(length, True)], (real, real, small))
     ]
-    assert [step.op for step in pairs[1][0].explain()] == ["lepton.QLinearAttention"]
+    for (session, _), op in zip(pairs[1:], ("DynamicQuantizeAttention", "QLinearAttention")):
+        assert [step.op for step in session.explain()] == [f"lepton.{op}"]
     exact = pairs[0][0].run({n: a * STEP for n, a in small.items()})
-    assert np.abs(exact - pairs[1][0].run(small) * np.float32(0.02)).mean() < 0.1 * exact.std()
-    times: list[list[float]] = [[], []]
+    assert np.abs(exact - pairs[2][0].run(small) * np.float32(0.02)).mean() < 0.1 * exact.std()
+    exact = pairs[0][0].run(real)
+    assert np.abs(exact - pairs[1][0].run(real)).mean() < 0.05 * exact.std()
+    times: list[list[float]] = [[] for _ in pairs]
     for _ in range(runs):
         for (session, feeds), kept in zip(pairs, times):
             start = time.thread_time()
             session.run(feeds)
             kept.append(time.thread_time() - start)
-    return statistics.median(times[0]), statistics.median(times[1])
+    return [statistics.median(kept) for kept in times]
 
 
 def main() -> None:
@@ -97,9 +103,10 @@ def main() -> None:
     options = parser.parse_args()
     for isa in [name for name in _core.usable_isas() if name != "scalar"]:
         for length in map(int, options.lengths.split(",")):
-            real, small = measure(length, isa, options.runs)
+            real, rounded, small = measure(length, isa, options.runs)
             print(
-                f"{isa:11} {length:5}  f32 {1e3 * real:8.2f} ms  8 bit {1e3 * small:8.2f} ms"
+                f"{isa:11} {length:5}  f32 {1e3 * real:8.2f} ms  rounded {1e3 * rounded:8.2f} ms"
+                f"  ratio {real / rounded:.2f}  8 bit {1e3 * small:8.2f} ms"
                 f"  ratio {real / small:.2f}",
                 flush=True,
             )
