@@ -33,6 +33,7 @@
 
 #include "ops/conv_gather.h"
 #include "ops/conv_ops.h"
+#include "ops/conv_padded.h"
 #include "ops/conv_quantized.h"
 #include "ops/gemm_driver.h"
 #include "ops/gemm_lhs.h"
@@ -42,14 +43,16 @@
 namespace lepton {
 namespace {
 
-// How one call is cut, and its scratch: X in channels-last when it is not, then the threads' rows
-// and partial sums.
+// How one call is cut, and its scratch: X in channels-last when it is not, X with its padding where
+// that pays, then the threads' rows and partial sums.
 struct ConvGrid {
   GemmGrid grid;
   size_t row_stride;  // elements of a gathered row
   size_t image, rows, partial = 0;
+  PaddedImages padded;
   size_t share() const { return thread_share(rows + partial); }
-  size_t bytes(int threads) const { return image + threads * share(); }
+  size_t bytes(int threads) const { return threads_offset() + threads * share(); }
+  size_t threads_offset() const { return image + padded.bytes(); }
 
   ConvGrid(const ConvAttrs& conv, const ConvShape& shape, size_t panels, int mr, size_t row_stride,
            size_t in_element, size_t row_element, int threads)
@@ -61,7 +64,9 @@ struct ConvGrid {
       : grid(grid),
         row_stride(row_stride),
         image(0),
-        rows(round_up(grid.rows_per_chunk * row_stride * row_element, kCacheLine)) {
+        rows(round_up(grid.rows_per_chunk * row_stride * row_element, kCacheLine)),
+        padded(conv, shape, row_element) {
+    if (padded.bytes() != 0) rows += kCacheLine;  // for the blocks of the last row
     if (!is_either_layout(conv, shape.window))
       image = round_up(shape.batch * shape.window.in_pixels() * conv.in_channels * in_element,
                        kCacheLine);
@@ -75,9 +80,18 @@ struct ConvGrid {
                      args.scratch, args.parallel);
     return reinterpret_cast<const T*>(args.scratch);
   }
+  // X with its padding; null when it is gathered as it is.
+  template <typename Copy>
+  const typename Copy::Out* padded_input(const Copy& copy, const typename Copy::In* x,
+                                         const RunArgs& args) const {
+    if (padded.bytes() == 0) return nullptr;
+    auto* to = reinterpret_cast<typename Copy::Out*>(args.scratch + image);
+    padded.fill(copy, x, to, args.parallel);
+    return to;
+  }
   template <typename T>
   T* rows_of(const RunArgs& args, int thread) const {
-    return reinterpret_cast<T*>(args.scratch + image + thread * share());
+    return reinterpret_cast<T*>(args.scratch + threads_offset() + thread * share());
   }
   float* partial_of(const RunArgs& args, int thread) const {
     return partial == 0 ? nullptr : rows_of<float>(args, thread) + rows / sizeof(float);
@@ -169,6 +183,7 @@ class ConvF32 final : public Op {
     const float* x = grid.input<float>(conv, shape, args);
     const bool direct = is_pointwise(conv, shape.window);
     const Gather<CopyF32> gather(conv, shape, grid.row_stride, CopyF32{});
+    const float* const images = grid.padded_input(CopyF32{}, x, args);
     const size_t packed_stride =
         gemm_panels(*plan.kernel, plan.n) * gemm_panel_stride(*plan.kernel, plan.k);
     const int64_t channels = conv.out_channels;
@@ -185,7 +200,10 @@ class ConvF32 final : public Op {
         block.row_stride = conv.in_channels;
       } else {
         float* rows = grid.rows_of<float>(args, thread);
-        gather(x, g, row, c.rows, rows);
+        if (images != nullptr)
+          grid.padded.gather(images, row, c.rows, rows, grid.row_stride);
+        else
+          gather(x, g, row, c.rows, rows);
         block.rows = rows;
         block.row_stride = grid.row_stride;
       }
@@ -249,6 +267,7 @@ class ConvS8 final : public Op {
     const int32_t zero = zero_point(args), left = lhs.zero_point_left(zero);
     const CopyPrepared<Element> copy{lhs, zero, static_cast<Element>(left)};
     const Gather<CopyPrepared<Element>> gather(conv, shape, grid.row_stride, copy);
+    const Element* const images = grid.padded_input(copy, x, args);
     const bool direct = is_pointwise(conv, shape.window) && lhs.reads_in_place(plan.k);
     const int64_t channels = conv.out_channels;
     uint8_t* dst = args.output<uint8_t>(0);
@@ -266,7 +285,10 @@ class ConvS8 final : public Op {
         block.row_stride = conv.in_channels;
       } else {
         Element* rows = grid.rows_of<Element>(args, thread);
-        gather(x, g, row, c.rows, rows);
+        if (images != nullptr)
+          grid.padded.gather(images, row, c.rows, rows, grid.row_stride);
+        else
+          gather(x, g, row, c.rows, rows);
         block.rows = rows;
         block.row_stride = grid.row_stride;
       }

@@ -39,6 +39,10 @@ CASES = {
     "window beyond edges": Case((1, 4, 2, 2), 5, (5, 5), {"pads": [4] * 4}),
     "one pixel": Case((4, 32, 1, 1), 40, (1, 1), {}),
     "odd depth": Case((1, 1, 9, 9), 3, (3, 3), {}),
+    # Beyond 64 KB an image is gathered as it is, below from a copy with its padding.
+    "3x3 p1 large": Case((1, 64, 33, 32), 20, (3, 3), {"pads": [1] * 4}),
+    "7x7 s2 rgb large": Case((1, 3, 150, 149), 16, (7, 7), {"pads": [3] * 4, "strides": [2, 2]}),
+    "beyond edges of a long line": Case((1, 4, 3, 5600), 5, (5, 5), {"pads": [4] * 4}),
 }
 DEPTHWISE = {
     f"3x3 c{c} s{s}": Case((2, c, 9, 11), c, (3, 3), {"pads": [1] * 4, "strides": [s, s]}, c)
