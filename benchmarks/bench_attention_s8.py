@@ -86,7 +86,7 @@ def measure(length: int, isa: str, runs: int) -> list[float]:
     exact = pairs[0][0].run({n: a * STEP for n, a in small.items()})
     assert np.abs(exact - pairs[2][0].run(small) * np.float32(0.02)).mean() < 0.1 * exact.std()
     exact = pairs[0][0].run(real)
-    assert np.abs(exact - pairs[1][0].run(real)).mean() < 0.05 * exact.std()
+    assert np.abs(exact - pairs[1][0].run(real)).mean() < 0.1 * exact.std()
     times: list[list[float]] = [[] for _ in pairs]
     for _ in range(runs):
         for (session, feeds), kept in zip(pairs, times):
