@@ -77,7 +77,7 @@ struct ConvGrid {
   const T* input(const ConvAttrs& conv, const ConvShape& shape, const RunArgs& args) const {
     if (image == 0) return args.input<T>(0);
     to_channels_last(args.in[0], shape.batch, conv.in_channels, shape.window.in_pixels(), sizeof(T),
-                     args.scratch, args.parallel);
+                     conv.isa, args.scratch, args.parallel);
     return reinterpret_cast<const T*>(args.scratch);
   }
   // X with its padding; null when it is gathered as it is.
@@ -390,7 +390,7 @@ Status make_gemm_conv_s8(const StepDesc& step, const ConvAttrs& conv, std::uniqu
 
 Status make_conv(const StepDesc& step, std::unique_ptr<Op>* out) {
   ConvAttrs conv;
-  LEPTON_RETURN_IF_ERROR(parse_conv(*step.attrs, &conv));
+  LEPTON_RETURN_IF_ERROR(parse_conv(*step.attrs, step.isa, &conv));
   if (step.inputs.size() < 2 || step.inputs.size() > 4 || step.outputs.size() != 1)
     return invalid_model("lepton.Conv takes X, W, bias, residual");
   if (step.inputs[0].dtype != DType::kF32 || step.outputs[0] != DType::kF32 ||
@@ -406,7 +406,7 @@ Status make_conv(const StepDesc& step, std::unique_ptr<Op>* out) {
 
 Status make_qlinear_conv(const StepDesc& step, std::unique_ptr<Op>* out) {
   ConvAttrs conv;
-  LEPTON_RETURN_IF_ERROR(parse_conv(*step.attrs, &conv));
+  LEPTON_RETURN_IF_ERROR(parse_conv(*step.attrs, step.isa, &conv));
   const bool depthwise = depthwise_s8_kernels().describe(step.kernel) != nullptr;
   return (depthwise ? make_depthwise_s8 : make_gemm_conv_s8)(step, conv, out);
 }

@@ -143,7 +143,7 @@ Status ConvBandsOp::read(const StepDesc& step) {
   LEPTON_RETURN_IF_ERROR(check_chain(step));
   for (const JoinedStep& s : joined.steps) {
     conv.emplace_back();
-    LEPTON_RETURN_IF_ERROR(parse_conv(s.attrs, &conv.back()));
+    LEPTON_RETURN_IF_ERROR(parse_conv(s.attrs, step.isa, &conv.back()));
   }
   depthwise = is_depthwise(conv[0]) ? 0 : 1;
   for (size_t i = 0; i < conv.size(); ++i)

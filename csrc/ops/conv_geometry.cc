@@ -3,46 +3,21 @@
 #include <algorithm>
 #include <string>
 
+#include "ops/strided_copy.h"
+
 namespace lepton {
 namespace {
 
 constexpr int64_t kMaxChannels = int64_t{1} << 24;
 constexpr int64_t kPixelsPerChunk = 4096;
 
-// Pixels [first, last) of one image.
-template <typename T>
-void transpose_pixels(const T* x, int64_t channels, int64_t pixels, int64_t first, int64_t last,
-                      T* y) {
-  if (channels == 3) {
-    const T *r = x, *g = x + pixels, *b = x + 2 * pixels;
-    for (int64_t p = first; p < last; ++p)
-      y[3 * p] = r[p], y[3 * p + 1] = g[p], y[3 * p + 2] = b[p];
-    return;
-  }
-  constexpr int64_t kTile = 16;  // columns of a tile: whole cache lines on both sides
-  for (int64_t p = first; p < last; p += kTile)
-    for (int64_t c = 0; c < channels; ++c)
-      for (int64_t q = p; q < std::min(last, p + kTile); ++q)
-        y[q * channels + c] = x[c * pixels + q];
-}
-
-template <typename T>
-void transpose_images(const T* x, int64_t batch, int64_t channels, int64_t pixels, T* y,
-                      Parallel parallel) {
-  const int64_t chunks = (pixels + kPixelsPerChunk - 1) / kPixelsPerChunk;
-  parallel.loop(batch * chunks, [&](int64_t i, int) {
-    const int64_t first = i % chunks * kPixelsPerChunk, image = i / chunks * channels * pixels;
-    transpose_pixels(x + image, channels, pixels, first, std::min(pixels, first + kPixelsPerChunk),
-                     y + image);
-  });
-}
-
 }  // namespace
 
-Status parse_conv(const Attrs& attrs, ConvAttrs* conv) {
+Status parse_conv(const Attrs& attrs, Isa isa, ConvAttrs* conv) {
   // Lowering gives the channels with the weights it packs; without them these are not constant.
   if (!attrs.has("in_channels")) return unsupported("weights that are not constant");
   ConvAttrs c;
+  c.isa = isa;
   LEPTON_RETURN_IF_ERROR(parse_window(attrs, &c.window));
   if (c.window.ceil_mode) return invalid_model("ceil_mode is not for convolutions");
   c.in_channels = attrs.i("in_channels", 0);
@@ -70,13 +45,21 @@ Status resolve_conv(const ConvAttrs& conv, const Shape& x, ConvShape* shape) {
 }
 
 void to_channels_last(const void* x, int64_t batch, int64_t channels, int64_t pixels,
-                      size_t element, void* y, Parallel parallel) {
-  if (element == 1)
-    transpose_images(static_cast<const uint8_t*>(x), batch, channels, pixels,
-                     static_cast<uint8_t*>(y), parallel);
-  else
-    transpose_images(static_cast<const uint32_t*>(x), batch, channels, pixels,
-                     static_cast<uint32_t*>(y), parallel);
+                      size_t element, Isa isa, void* y, Parallel parallel) {
+  const TransposeKernel transpose = find_transpose_kernel(static_cast<int64_t>(element), isa);
+  const int64_t size = static_cast<int64_t>(element);
+  const int64_t chunks = (pixels + kPixelsPerChunk - 1) / kPixelsPerChunk;
+  parallel.loop(batch * chunks, [&](int64_t i, int) {
+    const int64_t first = i % chunks * kPixelsPerChunk, image = i / chunks * channels * pixels;
+    TransposeParams params = {};
+    params.rows = static_cast<size_t>(channels);
+    params.cols = static_cast<size_t>(std::min(pixels - first, kPixelsPerChunk));
+    params.src = static_cast<const std::byte*>(x) + (image + first) * size;
+    params.src_stride = pixels * size;
+    params.dst = static_cast<std::byte*>(y) + (image + first * channels) * size;
+    params.dst_stride = channels * size;
+    transpose(params);
+  });
 }
 
 bool is_either_layout(const ConvAttrs& conv, const WindowShape& shape) {

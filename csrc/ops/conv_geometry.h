@@ -12,6 +12,7 @@ struct ConvAttrs {
   Window window;
   int64_t in_channels = 0, out_channels = 0, group = 1;
   bool channels_last = true;
+  Isa isa = Isa::k_scalar;  // the step's
 
   int64_t in_per_group() const { return in_channels / group; }
   int64_t out_per_group() const { return out_channels / group; }
@@ -19,7 +20,7 @@ struct ConvAttrs {
 };
 
 // Reads and bounds the attributes: taps · in_channels cannot overflow afterwards.
-Status parse_conv(const Attrs& attrs, ConvAttrs* conv);
+Status parse_conv(const Attrs& attrs, Isa isa, ConvAttrs* conv);
 
 // A convolution over a concrete X. The result is channels-last: [N, out spatial…, out_channels].
 struct ConvShape {
@@ -33,7 +34,7 @@ Status resolve_conv(const ConvAttrs& conv, const Shape& x, ConvShape* shape);
 
 // Copies n images [channels][pixels] to [pixels][channels], elements of 1 or 4 bytes.
 void to_channels_last(const void* x, int64_t batch, int64_t channels, int64_t pixels,
-                      size_t element, void* y, Parallel parallel);
+                      size_t element, Isa isa, void* y, Parallel parallel);
 // True when both layouts of X are the same bytes.
 bool is_either_layout(const ConvAttrs& conv, const WindowShape& shape);
 

@@ -106,7 +106,7 @@ class ConvTranspose final : public Op {
     const int64_t in = shape.window.in_pixels(), out = shape.window.out_pixels();
     const float* x = args.input<float>(0);
     if (layout.image != 0) {
-      to_channels_last(x, shape.batch, conv.in_channels, in, sizeof(float), args.scratch,
+      to_channels_last(x, shape.batch, conv.in_channels, in, sizeof(float), conv.isa, args.scratch,
                        args.parallel);
       x = reinterpret_cast<const float*>(args.scratch);
     }
@@ -192,7 +192,7 @@ class ConvTranspose final : public Op {
 };
 
 Status parse(const StepDesc& step, TransposeAttrs* t) {
-  LEPTON_RETURN_IF_ERROR(parse_conv(*step.attrs, &t->conv));
+  LEPTON_RETURN_IF_ERROR(parse_conv(*step.attrs, step.isa, &t->conv));
   const int rank = t->conv.window.rank;
   bool present = false;
   LEPTON_RETURN_IF_ERROR(

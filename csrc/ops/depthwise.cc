@@ -51,7 +51,7 @@ void for_each_tap_list(const ConvAttrs& conv, const ConvShape& shape,
   std::fill_n(padding_row, conv.in_channels, padding);
   const T* x = args.input<T>(0);
   if (layout.image != 0) {
-    to_channels_last(x, shape.batch, conv.in_channels, s.in_pixels(), sizeof(T),
+    to_channels_last(x, shape.batch, conv.in_channels, s.in_pixels(), sizeof(T), conv.isa,
                      layout.image_at(args), args.parallel);
     x = reinterpret_cast<const T*>(layout.image_at(args));
   }

@@ -30,6 +30,8 @@ const TransposeInfo kTransposeInfos[] = {
 #undef LEPTON_TRANSPOSE
 };
 
+}  // namespace
+
 TransposeKernel find_transpose_kernel(int64_t element_size, Isa max) {
   for (const TransposeInfo& info : kTransposeInfos)
     if (info.element_size == element_size && is_within(info.isa, max) &&
@@ -37,8 +39,6 @@ TransposeKernel find_transpose_kernel(int64_t element_size, Isa max) {
       return info.run;
   return nullptr;
 }
-
-}  // namespace
 
 struct StridedCopy::Block {
   const char* src;

@@ -19,6 +19,9 @@
 
 namespace lepton {
 
+// The best kernel within `max` for elements of 1, 2, 4 or 8 bytes.
+TransposeKernel find_transpose_kernel(int64_t element_size, Isa max);
+
 class StridedCopy {
  public:
   static constexpr int kMaxDims = 2 * kMaxRank;
