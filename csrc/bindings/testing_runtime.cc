@@ -29,10 +29,11 @@ std::pair<size_t, std::vector<size_t>> offsets(
   return {total, found};
 }
 
-// Whether each of `runs` runs of a step uses the pool, when it takes so many nanoseconds with it
-// and without; `woken` is what it takes with workers that have to be woken, once trials are over.
-std::vector<bool> paces(int64_t with_pool, int64_t alone, int64_t woken, int runs) {
-  Pace pace;
+// Whether each of `runs` runs of step `step` uses the pool, when it takes so many nanoseconds with
+// it and without; `woken` is what it takes with workers that have to be woken, once trials are
+// over.
+std::vector<bool> paces(int64_t with_pool, int64_t alone, int64_t woken, int runs, int step) {
+  Pace pace(step);
   std::vector<bool> chosen;
   for (int i = 0; i < runs; ++i) {
     chosen.push_back(pace.parallel());
@@ -51,7 +52,7 @@ void register_testing_runtime(py::module_& m) {
   py::module_ testing = m.attr("testing");
   testing.def("xxh64", &checksum, py::arg("data"), py::arg("seed"));
   testing.def("paces", &paces, py::arg("with_pool"), py::arg("alone"), py::arg("woken"),
-              py::arg("runs"));
+              py::arg("runs"), py::arg("step") = 0);
   testing.def("lay_out", &offsets, py::arg("tensors"));
 }
 

@@ -207,7 +207,7 @@ Status Context::bind_segment(int first, bool values_known) {
     segment->last = s + 1;
     if (binder.dynamic()) segment->dynamic = std::move(binder.dynamic());
     if (!binder.run()) continue;
-    segment->steps.push_back({std::move(binder.run()), s, 0, binder.scratch(), 0, {}});
+    segment->steps.push_back({std::move(binder.run()), s, 0, binder.scratch(), 0, Pace(s)});
     if (binder.all_inputs_known()) {
       LEPTON_RETURN_IF_ERROR(evaluate_now(*segment, s));
     } else {

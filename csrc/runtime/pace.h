@@ -8,12 +8,17 @@ namespace lepton {
 
 // Decides, run by run, whether one step of one context uses the pool. A short step is timed a few
 // times each way and keeps to the faster one, until it is timed again; a long one always uses the
-// pool, so no run pays much for a trial. Results do not depend on it.
+// pool, so no run pays much for a trial. While a step is tried alone, those around it use the pool:
+// what it then fetches from other processors' caches is part of its price. Results do not depend on
+// any of this.
 class Pace {
  public:
+  // step: its number in the plan.
+  explicit Pace(int step) : step_(step) {}
+
   bool parallel() const {
-    if (runs_ == 0) return true;
-    return is_trial() ? runs_ % 2 == 1 : parallel_;
+    if (runs_ < 2) return true;  // cold caches, then whether the step is long
+    return is_trial() ? (runs_ + step_) % kTurns != 0 : parallel_;
   }
   bool is_trial() const { return runs_ < kTrials; }
   // Whether took() has to be told how long the next run takes.
@@ -40,14 +45,15 @@ class Pace {
 
   // Instead of took() when the step is not timed.
   void ran() {
-    if (++runs_ == kPeriod) *this = Pace();
+    if (++runs_ == kPeriod) *this = Pace(step_);
   }
 
  private:
   static constexpr int64_t kLong = 200'000;
   static constexpr int64_t kNever = int64_t{1} << 62;
-  static constexpr int kTrials = 7;      // the cold one, then three each way
-  static constexpr int kConfirmed = 10;  // then three of the faster way
+  static constexpr int kTurns = 4;       // one step in four is tried alone
+  static constexpr int kTrials = 14;     // two runs with the pool, then three turns
+  static constexpr int kConfirmed = 17;  // then three runs of the faster way
   static constexpr int kPeriod = 2000;
 
   void settle(bool parallel) {
@@ -56,7 +62,7 @@ class Pace {
   }
 
   int64_t with_pool_ = kNever, alone_ = kNever;
-  int runs_ = 0;
+  int step_, runs_ = 0;
   bool parallel_ = true;
 };
 

@@ -18,25 +18,32 @@ paces = _core.testing.paces
 
 
 def test_a_step_keeps_to_the_faster_way() -> None:
-    assert all(paces(20_000, 35_000, 20_000, 1000)[10:])
-    assert not any(paces(9_000, 5_000, 9_000, 1000)[10:])
+    assert all(paces(20_000, 35_000, 20_000, 1000)[17:])
+    assert not any(paces(9_000, 5_000, 9_000, 1000)[17:])
 
 
 def test_workers_that_must_be_woken_count() -> None:
     """Faster among steps that all use the pool, slower among steps that do not."""
-    assert not any(paces(4_000, 5_000, 9_000, 1000)[10:])
+    assert not any(paces(4_000, 5_000, 9_000, 1000)[17:])
 
 
-def test_a_long_step_is_never_run_alone() -> None:
-    assert all(paces(2_000_000, 3_000_000, 2_000_000, 5000))
-    assert all(paces(300_000, 400_000, 300_000, 5000))
-    assert not all(paces(150_000, 20_000, 150_000, 10))
+@pytest.mark.parametrize("step", range(4))
+def test_a_long_step_is_never_run_alone(step: int) -> None:
+    assert all(paces(2_000_000, 3_000_000, 2_000_000, 5000, step))
+    assert all(paces(300_000, 400_000, 300_000, 5000, step))
+    assert not all(paces(150_000, 20_000, 150_000, 10, step))
+
+
+def test_while_a_step_is_tried_alone_its_neighbours_use_the_pool() -> None:
+    steps = [paces(20_000, 20_000, 20_000, 14, step) for step in range(9)]
+    for run, (one, next_one) in ((r, pair) for pair in zip(steps, steps[1:]) for r in range(14)):
+        assert one[run] or next_one[run]
 
 
 def test_a_step_is_tried_again_later() -> None:
     chosen = paces(20_000, 35_000, 20_000, 4100)
-    assert [chosen[first : first + 10].count(False) for first in (0, 2000, 4000)] == [3, 3, 3]
-    assert all(chosen[10:2000])
+    assert [chosen[first : first + 17].count(False) for first in (0, 2000, 4000)] == [3, 3, 3]
+    assert all(chosen[17:2000])
 
 
 def run_all(session: lepton_rt.Session, images: list[np.ndarray]) -> list[np.ndarray]:
