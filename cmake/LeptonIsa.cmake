@@ -6,6 +6,7 @@ set(LEPTON_ISA_TABLE
   "avxvnni|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavxvnni"
   "avx512|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq"
   "avx512vnni|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni"
+  "amxint8|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mamx-tile -mamx-int8"
 )
 
 # The ABI floor of everything else.

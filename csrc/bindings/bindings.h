@@ -19,6 +19,11 @@ void register_testing_runtime(pybind11::module_& m);      // after register_test
 void register_testing_nbits(pybind11::module_& m);        // after register_testing
 void register_testing_sparse(pybind11::module_& m);       // after register_testing
 
+// The line of gemm_s8's kernel on AMX tiles with its code on a model of the tile instructions
+// (emulation/amx_tiles.h): runs everywhere, for tests only.
+struct GemmS8KernelInfo;
+GemmS8KernelInfo modelled_gemm_s8();
+
 // A new uint8 array of `bytes` elements, 64-byte aligned as plans want their constants, so that the
 // executor uses it where it lies. Raises MemoryError.
 pybind11::array_t<uint8_t> aligned_bytes(size_t bytes);

@@ -76,7 +76,7 @@ py::array copy_out(const py::array& like, const Operand& operand) {
 template <typename Params, typename Sum, typename Info>
 Flat<Sum> run_gemm(const Info& info, Params params, size_t n, size_t kr, const py::array& lhs,
                    const py::array& panel, size_t panel_elements, bool at_start,
-                   const Optional<Sum>& start) {
+                   const Optional<Sum>& start, HoldTiles hold_tiles = nullptr) {
   if (params.m < 1 || params.m > static_cast<size_t>(info.mr) || params.k % kr != 0)
     throw py::value_error("bad m or k");
   expect(lhs, extent(params.m, params.k, params.lhs_stride));
@@ -93,7 +93,9 @@ Flat<Sum> run_gemm(const Info& info, Params params, size_t n, size_t kr, const p
   params.rhs = panel_copy.as<std::remove_pointer_t<decltype(params.rhs)>>();
   params.dst = dst_copy.as<Sum>();
   params.accumulate = start.has_value();
+  if (hold_tiles != nullptr) hold_tiles(true);
   info.run(params);
+  if (hold_tiles != nullptr) hold_tiles(false);
   std::memcpy(dst.mutable_data(), dst_copy.as<uint8_t>(), dst.nbytes());
   return dst;
 }
@@ -125,8 +127,9 @@ Flat<float> gemv_f32(const std::string& kernel, size_t panels, size_t k, const F
 
 Flat<int32_t> gemm_s8(const std::string& kernel, size_t m, size_t n, size_t k, const py::array& lhs,
                       size_t lhs_stride, const py::array& panel, bool at_start,
-                      const Optional<int32_t>& start) {
-  const GemmS8KernelInfo& info = runnable(gemm_s8_kernels(), kernel);
+                      const Optional<int32_t>& start, bool hold) {
+  const GemmS8KernelInfo model = modelled_gemm_s8();
+  const GemmS8KernelInfo& info = kernel == model.name ? model : runnable(gemm_s8_kernels(), kernel);
   const bool is_u8 = reads_u8(info.form);
   const auto has = [](const py::array& a, const py::dtype& dtype) { return a.dtype().is(dtype); };
   if (is_u8 ? !has(lhs, py::dtype::of<uint8_t>()) || !has(panel, py::dtype::of<int8_t>())
@@ -142,7 +145,7 @@ Flat<int32_t> gemm_s8(const std::string& kernel, size_t m, size_t n, size_t k, c
         check_gemm_runs(static_cast<const std::byte*>(panel.data()), elements, n, k, nullptr));
   }
   return run_gemm<GemmS8Params, int32_t>(info, params, n, info.kr, lhs, panel, elements, at_start,
-                                         start);
+                                         start, hold ? info.hold_tiles : nullptr);
 }
 
 Flat<int16_t> widen_s8(const std::string& kernel, size_t m, size_t k, size_t k_padded,
@@ -280,7 +283,8 @@ void register_testing(py::module_& m) {
   testing.def("gemv_f32", &gemv_f32, arg("kernel"), arg("panels"), arg("k"), arg("lhs"), arg("rhs"),
               arg("at_start"));
   testing.def("gemm_s8", &gemm_s8, arg("kernel"), arg("m"), arg("n"), arg("k"), arg("lhs"),
-              arg("lhs_stride"), arg("panel"), arg("at_start"), arg("start") = py::none());
+              arg("lhs_stride"), arg("panel"), arg("at_start"), arg("start") = py::none(),
+              arg("hold_tiles") = true);
   testing.def("copy_u8", &copy_u8, arg("kernel"), arg("m"), arg("k"), arg("k_padded"), arg("src"),
               arg("src_stride"), arg("flip"), arg("dst"), arg("dst_stride"), arg("at_start"));
   testing.def("peaks", &peaks);

@@ -5,6 +5,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace lepton {
 namespace {
@@ -47,11 +51,32 @@ bool has_avx512() {
 }
 
 bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+
+#if defined(__linux__)
+// Tiles are large, so the operating system keeps them (bits 17 and 18 of XCR0) only for processes
+// that ask, once for all their threads.
+bool has_amxint8() {
+  constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25, kStates = 3u << 17;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  static const bool has = [] {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    if (!has_avx512vnni() || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+    if ((edx & kTile) == 0 || (edx & kInt8) == 0) return false;
+    asm volatile("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
+    return (eax & kStates) == kStates &&
+           syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return has;
+}
+#else
+bool has_amxint8() { return false; }
+#endif
 #else
 bool has_avx2() { return false; }
 bool has_avxvnni() { return false; }
 bool has_avx512() { return false; }
 bool has_avx512vnni() { return false; }
+bool has_amxint8() { return false; }
 #endif
 
 }  // namespace
@@ -79,6 +104,7 @@ bool machine_has(Isa isa) {
     case Isa::k_avxvnni: return has_avxvnni();
     case Isa::k_avx512: return has_avx512();
     case Isa::k_avx512vnni: return has_avx512vnni();
+    case Isa::k_amxint8: return has_amxint8();
   }
   return false;
 }

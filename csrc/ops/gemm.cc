@@ -6,6 +6,9 @@ namespace lepton {
 
 #define LEPTON_GEMM_F32(name, isa, mr, nr) void name(const GemmF32Params&);
 #define LEPTON_GEMM_S8(name, isa, form, mr, nr, nv, kr) void name(const GemmS8Params&);
+#define LEPTON_GEMM_S8_TILES(name, isa, form, mr, nr, nv, kr, hold) \
+  void name(const GemmS8Params&);                                   \
+  void hold(bool);
 #define LEPTON_GEMV_F32(name, isa, panels, nr) void name(const GemvF32Params&);
 #define LEPTON_EPILOGUE_F32(name, isa) void name(const EpilogueF32Params&);
 #define LEPTON_EPILOGUE_S8(name, isa, kind) void name(const EpilogueS8Params&);
@@ -16,6 +19,7 @@ namespace lepton {
 #include "ops/gemv_f32_kernels.inc"
 #undef LEPTON_GEMM_F32
 #undef LEPTON_GEMM_S8
+#undef LEPTON_GEMM_S8_TILES
 #undef LEPTON_GEMV_F32
 #undef LEPTON_EPILOGUE_F32
 #undef LEPTON_EPILOGUE_S8
@@ -28,8 +32,19 @@ constexpr GemmF32KernelInfo kGemmF32[] = {
 #include "ops/gemm_f32_kernels.inc"
 };
 
-#define LEPTON_GEMM_S8(name, isa, form, mr, nr, nv, kr) \
-  {#name, Isa::k_##isa, GemmS8Form::form, mr, nr, nv, kr, LEPTON_KERNEL_POINTER(isa, name)},
+#define LEPTON_GEMM_S8(name, isa, form, mr, nr, nv, kr)                                      \
+  {#name,  Isa::k_##isa, GemmS8Form::form, mr, nr, nv, kr, LEPTON_KERNEL_POINTER(isa, name), \
+   nullptr},
+#define LEPTON_GEMM_S8_TILES(name, isa, form, mr, nr, nv, kr, hold) \
+  {#name,                                                           \
+   Isa::k_##isa,                                                    \
+   GemmS8Form::form,                                                \
+   mr,                                                              \
+   nr,                                                              \
+   nv,                                                              \
+   kr,                                                              \
+   LEPTON_KERNEL_POINTER(isa, name),                                \
+   LEPTON_KERNEL_POINTER(isa, hold)},
 constexpr GemmS8KernelInfo kGemmS8[] = {
 #include "ops/gemm_s8_kernels.inc"
 };
@@ -99,6 +114,15 @@ EpilogueS8Kernel best_epilogue_s8(EpilogueS8Kind kind, Isa max) {
   for (const EpilogueS8KernelInfo& info : list)
     if (info.kind == kind && is_within(info.isa, max) && list.is_runnable(info)) return info.run;
   return nullptr;
+}
+
+const GemmS8KernelInfo& few_rows_gemm_s8(const GemmS8KernelInfo& kernel) {
+  if (kernel.hold_tiles == nullptr) return kernel;
+  for (const GemmS8KernelInfo& info : kGemmS8)
+    if (info.hold_tiles == nullptr && is_within(info.isa, kernel.isa) && info.form == kernel.form &&
+        info.kr == kernel.kr && info.nr >= kernel.nr && kernel.nv % info.nv == 0)
+      return info;
+  return kernel;
 }
 
 const GemmS8KernelInfo& select_gemm_s8(Isa max, bool fits, bool runs) {

@@ -31,6 +31,7 @@ struct GemmS8KernelInfo {
   GemmS8Form form;
   int mr, nr, nv, kr;
   GemmS8Kernel run;
+  HoldTiles hold_tiles;  // null for most
 };
 struct GemvF32KernelInfo {
   const char* name;
@@ -63,6 +64,11 @@ const GemvF32KernelInfo* find_gemv_f32(const GemmF32KernelInfo& gemm);
 // The best kernel of each helper family that runs here under the cap; never null.
 EpilogueF32Kernel best_epilogue_f32(Isa max);
 EpilogueS8Kernel best_epilogue_s8(EpilogueS8Kind kind, Isa max);
+
+// The kernel for fewer rows than kFewRows of panels packed for `kernel`: another one where that has
+// tiles, which few rows leave empty.
+constexpr size_t kFewRows = 16;
+const GemmS8KernelInfo& few_rows_gemm_s8(const GemmS8KernelInfo& kernel);
 
 // The preferred gemm_s8 line for a target capped at `max`, which need not be this machine. fits:
 // every value of b minus its zero point is an int8, which u8 forms ask for. runs: the caller packs

@@ -51,4 +51,9 @@ struct GemmS8Params {
 };
 using GemmS8Kernel = void (*)(const GemmS8Params&);
 
+// Kernels on matrix tiles (AMX) find them configured. A thread calls this with true before the
+// first of its calls and with false after the last: that takes hundreds of cycles, and a context
+// switch saves tiles that are held.
+using HoldTiles = void (*)(bool hold);
+
 }  // namespace lepton

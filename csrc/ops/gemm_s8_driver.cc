@@ -22,6 +22,22 @@ const int32_t* corrected_bias(const GemmS8Plan& plan, const GemmS8Panel& panel, 
   return room;
 }
 
+// Tiles that this thread holds while it works on a block.
+class TileScope {
+ public:
+  explicit TileScope(HoldTiles hold) : hold_(hold) {
+    if (hold_ != nullptr) hold_(true);
+  }
+  ~TileScope() {
+    if (hold_ != nullptr) hold_(false);
+  }
+  TileScope(const TileScope&) = delete;
+  TileScope& operator=(const TileScope&) = delete;
+
+ private:
+  HoldTiles hold_;
+};
+
 PanelProduct product_of(const GemmS8Plan& plan, const GemmS8Block& block,
                         const GemmS8Panel& panel) {
   PanelProduct product = {};
@@ -75,13 +91,11 @@ void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
   const auto* const residual = static_cast<const uint8_t*>(block.residual);
   auto* const dst = static_cast<uint8_t*>(block.dst);
   const size_t step = accumulator_rows(plan.kernel->mr);
+  const GemmS8KernelInfo& few_rows = few_rows_gemm_s8(*plan.kernel);
+  const TileScope tiles(block.m < kFewRows ? nullptr : plan.kernel->hold_tiles);
   for (size_t p = block.first; p < block.last; ++p) {
     const GemmS8Panel panel =
         gemm_s8_panel(*plan.kernel, plan.n, plan.packed, plan.panel_stride, p);
-    const auto run = [&](GemmS8Params& params) {
-      params.n = panel.width;
-      plan.kernel->run(params);
-    };
     PanelProduct product = product_of(plan, block, panel);
     Prefetch next = next_panel(plan, block, product, p);
     product.next = &next;
@@ -91,6 +105,12 @@ void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
     if (corrects_rows) out.column_sum = panel.sums;
     for (size_t i = 0; i < block.m; i += step) {
       out.m = product.rows = std::min(step, block.m - i);
+      const GemmS8KernelInfo& kernel = product.rows < kFewRows ? few_rows : *plan.kernel;
+      const auto run = [&](GemmS8Params& params) {
+        params.n = panel.width;
+        kernel.run(params);
+      };
+      product.mr = static_cast<size_t>(kernel.mr);
       product.lhs = rows + i * block.row_stride * product.element;
       multiply_panel<GemmS8Params>(run, product, acc);
       if (corrects_rows) out.row_zero_point = block.zero_points + i;

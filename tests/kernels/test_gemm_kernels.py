@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -24,8 +27,17 @@ def lines(family: str, kind: str = "") -> list[Any]:
     allowed = _core.usable_isas()
     return [
         pytest.param(line, id=line["name"])
-        for line in _core.kernels()
+        for line in [*_core.kernels(), *modelled_lines()]
         if line["family"] == family and line["isa"] in allowed and kind in ("", line["kind"])
+    ]
+
+
+def modelled_lines() -> list[Line]:
+    """The kernels on AMX tiles, their code on a model of the instructions, which runs anywhere."""
+    return [
+        {**line, "name": line["name"].replace("amxint8", "model"), "isa": "scalar"}
+        for line in _core.kernels()
+        if line["isa"] == "amxint8"
     ]
 
 
@@ -147,6 +159,22 @@ def test_gemm_s8_wraps(line: Line) -> None:
     want = np.array(lhs_most * rhs_most * k)
     assert want > 2**31
     assert (got[:n] == want.astype(np.int32)).all()
+
+
+CALL_WITHOUT_TILES = """
+import numpy as np
+from lepton_rt import _core
+lhs, panel = np.zeros(32 * 64, np.uint8), np.zeros(64 * 32, np.int8)
+_core.testing.gemm_s8("gemm_s8_32x32c4_model", 32, 32, 64, lhs, 64, panel, False, hold_tiles=False)
+"""
+
+
+def test_model_notices_missing_tiles() -> None:
+    """A call on a thread that holds no tiles would be an illegal instruction."""
+    command = [sys.executable, "-c", CALL_WITHOUT_TILES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGABRT
+    assert "tile model: no tiles are configured" in done.stderr
 
 
 RUN_LINES = [line for line in lines("gemm_s8") if line.values[0]["form"] == "u8 runs"]

@@ -16,6 +16,7 @@ INCLUDED = {
     "avxvnni": ["scalar", "avx2", "avxvnni"],
     "avx512": ["scalar", "avx2", "avx512"],
     "avx512vnni": ["scalar", "avx2", "avx512", "avx512vnni"],
+    "amxint8": ["scalar", "avx2", "avx512", "avx512vnni", "amxint8"],
 }
 
 REPORT = """
