@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_a_long_step_is_never_run_alone(step: int) -> None:
 
 def test_while_a_step_is_tried_alone_its_neighbours_use_the_pool() -> None:
     steps = [paces(20_000, 20_000, 20_000, 14, step) for step in range(9)]
-    for run, (one, next_one) in ((r, pair) for pair in zip(steps, steps[1:]) for r in range(14)):
+    for run, (one, next_one) in ((r, pair) for pair in pairwise(steps) for r in range(14)):
         assert one[run] or next_one[run]
 
 
