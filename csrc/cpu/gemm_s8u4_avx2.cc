@@ -1,8 +1,9 @@
 // vpmaddubsw multiplies unsigned weights by signed digits and adds pairs; of 4-bit weights eight
 // such sums stay within 16 bits (8 · 2 · 15 · 128 = 30720), so 32 rows of weights need one
 // widening. Those 32 rows of eight columns are unpacked into eight registers once, and every digit
-// of every row of lhs passes by them. Four panels are walked in turns, group by group, so that
-// memory serves several streams. With one row and three digits the limit is vector issue, some 70
+// of every row of lhs passes by them; a single row takes all sixteen columns at once and shares its
+// broadcasts. Four panels are walked in turns, group by group, so that memory serves several
+// streams. With one row and three digits the limit is vector issue, some 70
 // instructions for 256 weights, near what a core reads from memory.
 #include <immintrin.h>
 
@@ -15,7 +16,10 @@ constexpr size_t kNr = 16;
 constexpr size_t kHalf = 8;        // columns of a register
 constexpr size_t kBlock = 32;      // rows that sixteen bits can add
 constexpr size_t kWordBytes = 64;  // eight rows of sixteen columns
-constexpr size_t kPrefetchBytes = 1024;
+constexpr size_t kPrefetchBytes = 2048;
+
+// Keeps a sum in its register and the arithmetic in program order.
+inline void pin(__m256i& v) { asm volatile("" : "+x"(v)); }
 
 template <size_t kRows, size_t kDigits>
 struct Sums {
@@ -121,10 +125,85 @@ void tile(const GemmS8U4Params& params) {
   }
 }
 
+// Adds to the sums of one row those of 8 · words rows of weights for sixteen columns: both halves
+// share a broadcast of lhs, and six sums fit in registers where those of more rows would not.
+template <size_t kDigits>
+inline void add_block_of_one(const uint8_t* word, size_t words, const int8_t* lhs,
+                             Sums<1, kDigits> (&sums)[2]) {
+  const __m256i nibble_u8x32 = _mm256_set1_epi8(15);
+  const __m256i one_i16x16 = _mm256_set1_epi16(1);
+  __m256i sum_i16x16[2][kDigits];
+#pragma GCC unroll 2
+  for (size_t half = 0; half < 2; ++half)
+#pragma GCC unroll 3
+    for (size_t d = 0; d < kDigits; ++d) sum_i16x16[half][d] = _mm256_setzero_si256();
+  for (size_t w = 0; w < words; ++w, word += kWordBytes, lhs += kDigits * 8) {
+    _mm_prefetch(reinterpret_cast<const char*>(word) + kPrefetchBytes, _MM_HINT_T0);
+    __m256i low_u8x32[2], high_u8x32[2];
+#pragma GCC unroll 2
+    for (size_t half = 0; half < 2; ++half) {
+      const __m256i q_u8x32 =
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(word + half * kWordBytes / 2));
+      low_u8x32[half] = _mm256_and_si256(q_u8x32, nibble_u8x32);
+      high_u8x32[half] = _mm256_and_si256(_mm256_srli_epi32(q_u8x32, 4), nibble_u8x32);
+    }
+#pragma GCC unroll 3
+    for (size_t d = 0; d < kDigits; ++d) {
+      const auto* const digits = reinterpret_cast<const int32_t*>(lhs + d * 8);
+      const __m256i left_s8x32 = _mm256_set1_epi32(digits[0]);
+      const __m256i right_s8x32 = _mm256_set1_epi32(digits[1]);
+#pragma GCC unroll 2
+      for (size_t half = 0; half < 2; ++half) {
+        __m256i& sum = sum_i16x16[half][d];
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(low_u8x32[half], left_s8x32));
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(high_u8x32[half], right_s8x32));
+        pin(sum);
+      }
+    }
+  }
+#pragma GCC unroll 2
+  for (size_t half = 0; half < 2; ++half)
+#pragma GCC unroll 3
+    for (size_t d = 0; d < kDigits; ++d)
+      sums[half].v[0][d] =
+          _mm256_add_epi32(sums[half].v[0][d], _mm256_madd_epi16(sum_i16x16[half][d], one_i16x16));
+}
+
+template <size_t kDigits>
+void tile_of_one(const GemmS8U4Params& params) {
+  const uint8_t* record = params.weights;
+  const int8_t* lhs = params.lhs;
+  for (size_t g = 0, p = 0; p < params.k; ++g, p += params.group) {
+    const size_t words = (params.k - p < params.group ? params.k - p : params.group) / 8;
+    const int32_t* const start = params.start + g * kDigits;
+    for (size_t c = 0; c < params.panels; ++c) {
+      const uint8_t* const panel = record + c * params.panel_stride;
+      Sums<1, kDigits> sums[2];
+#pragma GCC unroll 3
+      for (size_t d = 0; d < kDigits; ++d)
+        sums[0].v[0][d] = sums[1].v[0][d] = _mm256_set1_epi32(start[d]);
+      for (size_t w = 0; w < words; w += kBlock / 8)
+        add_block_of_one<kDigits>(panel + kNr * sizeof(float) + w * kWordBytes,
+                                  words - w < kBlock / 8 ? words - w : kBlock / 8,
+                                  lhs + w * kDigits * 8, sums);
+#pragma GCC unroll 2
+      for (size_t half = 0; half < 2; ++half) {
+        const size_t j = half * kHalf;
+        const int8_t* const zero =
+            params.zero == nullptr ? nullptr : params.zero + c * params.panel_stride + g * kNr + j;
+        finish_group<1, kDigits>(params, reinterpret_cast<const float*>(panel) + j, zero, g,
+                                 sums[half], params.dst + c * kNr + j);
+      }
+    }
+    lhs += words * kDigits * 8;
+    record += kNr * sizeof(float) + words * kWordBytes;
+  }
+}
+
 template <size_t kDigits>
 void rows(const GemmS8U4Params& params) {
   switch (params.m) {
-    case 1: return tile<1, kDigits>(params);
+    case 1: return tile_of_one<kDigits>(params);
     case 2: return tile<2, kDigits>(params);
     case 3: return tile<3, kDigits>(params);
     case 4: return tile<4, kDigits>(params);
