@@ -91,9 +91,14 @@ def test_any_bfloat16_table_is_multiplied(isa: str, rng: np.random.Generator) ->
     np.testing.assert_allclose(session.run(x), want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
-def test_many_rows_use_floats() -> None:
-    session = lepton_rt.Session(lepton_rt.share_weights(mlp(rows=100)))
-    assert not any("NBits" in step.op for step in session.explain())
+def test_many_rows_use_floats_where_sums_are_floats(isa: str, rng: np.random.Generator) -> None:
+    made = lepton_rt.share_weights(mlp(rows=100))
+    session = lepton_rt.Session(made, isa=isa)
+    packed = any("NBits" in step.op for step in session.explain())
+    assert packed == (isa == "avx512vnni")
+    x = rng.standard_normal((100, 70)).astype(np.float32)
+    want = lepton_rt.Session(lepton_rt.share_weights(mlp()), isa=isa).run(x)
+    np.testing.assert_allclose(session.run(x), want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
 def test_zeros_and_convolutions(rng: np.random.Generator) -> None:

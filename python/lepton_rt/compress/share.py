@@ -68,10 +68,11 @@ def share_weights(model: Any, bits: int = 4, *, exclude: Collection[str] = ()) -
     names or operator types that stay as they are. Table values are bfloat16 numbers, held as
     float32 (up to 4 bits those that are 8-bit integers times a power of two); zeros stay zero.
 
-    The model computes with the shared values exactly. Up to 4 bits, products of few rows read the
-    indices as they are, an eighth of the bytes; elsewhere weights become floats when a Session
-    compiles. Raises ValueError for impossible bits or an exclusion that names nothing, ModelError
-    when no layer is left or a weight is not finite.
+    The model computes with the shared values exactly. Up to 4 bits, products read the indices as
+    they are, an eighth of the bytes: of any number of rows with AVX512-VNNI, of few or unknown
+    ones elsewhere. Other weights become floats when a Session compiles. Raises ValueError for
+    impossible bits or an exclusion that names nothing, ModelError when no layer is left or a weight
+    is not finite.
     """
     if not 1 <= bits <= 8:
         raise ValueError(f"bits must be 1 to 8, not {bits}")

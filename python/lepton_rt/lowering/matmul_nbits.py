@@ -19,8 +19,8 @@ __all__ = ["RULES", "codebook_step", "group_parts", "pack_groups", "pack_nbits"]
 _CACHE_LINE = 64
 # Rows of a group whose sums stay in int32 (kMaxGroupS8U4 of csrc/ops/gemm_s8u4.h).
 _MAX_GROUP = 1024
-# Register tiles of rows up to which a codebook is faster than floats, measured:
-# docs/performance.md.
+# Register tiles of rows up to which gemm_f32lut4 is faster than the same weights as floats,
+# measured: docs/performance.md.
 _FEW_TILES = 3
 # Row of a chunk of eight that bits 4s … 4s + 3 of a word hold (csrc/ops/gemm_nbits.h).
 _SLOTS = (0, 4, 2, 6, 1, 5, 3, 7)
@@ -145,7 +145,7 @@ def codebook_step(node: Node, context: LowerContext) -> Step | None:
     """MatMul by a matrix that is 4-bit indices into a table of bfloat16 values, kept so.
 
     Sums are integers when the values are 8-bit integers times a power of two and the machine has
-    a kernel for that. None for other operands, and for so many rows that floats are faster.
+    a kernel for that. None for other operands, and where floats are faster: never than integers.
     """
     constant = context.graph.constants.get(node.inputs[1])
     if constant is None or constant.encoding != "codebook" or len(constant.shape) != 2:
@@ -160,9 +160,7 @@ def codebook_step(node: Node, context: LowerContext) -> Step | None:
     fast = context.select("gemm_s8lut4")
     integer = whole and not fast.endswith("_scalar")
     kernel, width, depth = _kernel(context, "gemm_s8lut4" if integer else "gemm_f32lut4")
-    rows = next(int(cast(Any, line)["mr"]) for line in _core.kernels() if line["name"] == kernel)
-    shape = static_dims(context.value(node.inputs[0]).shape)
-    if shape is not None and int(np.prod(shape[:-1])) > _FEW_TILES * rows:
+    if not integer and _has_many_rows(node, context, kernel):
         return None
     k, n = constant.shape
     attrs: dict[str, StepAttr] = {"k": k, "n": n, "bits": 4, "block_size": k, **clamp(node)}
@@ -177,6 +175,12 @@ def codebook_step(node: Node, context: LowerContext) -> Step | None:
     operands = [node.inputs[0], name, *node.inputs[2:]]
     note = f"4-bit indices into a table of {table.size}"
     return Step("lepton.MatMulNBits", operands, list(node.outputs), attrs, kernel, note=note)
+
+
+def _has_many_rows(node: Node, context: LowerContext, kernel: str) -> bool:
+    tile = next(int(cast(Any, line)["mr"]) for line in _core.kernels() if line["name"] == kernel)
+    shape = static_dims(context.value(node.inputs[0]).shape)
+    return shape is not None and int(np.prod(shape[:-1])) > _FEW_TILES * tile
 
 
 RULES: dict[str, Rule] = {"lepton.MatMulNBits": _matmul_nbits}
