@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which("c++")
+# Another sanitizer's runtime, loaded first for the extension's sake, would be in the way.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
 
 
 @pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
@@ -25,11 +32,11 @@ def test_loops_of_several_callers_are_free_of_races(processors: int, tmp_path: P
     sources = [str(pool), str(Path(__file__).with_name("thread_pool_stress.cc"))]
     flags = ["-std=c++17", "-O1", "-g", "-pthread", "-fsanitize=thread", f"-I{ROOT / 'csrc'}"]
     assert COMPILER is not None
-    built = subprocess.run(
-        [COMPILER, *flags, *sources, "-o", str(stress)], capture_output=True, text=True, check=False
-    )
+    built = run(COMPILER, *flags, *sources, "-o", str(stress))
     if "tsan" in built.stderr:
         pytest.skip("the compiler has no ThreadSanitizer")
     assert built.returncode == 0, built.stderr
-    ran = subprocess.run([str(stress)], capture_output=True, text=True, check=False)
+    ran = run(str(stress))
+    if "unexpected memory mapping" in ran.stderr:
+        pytest.skip("ThreadSanitizer does not know this kernel's address space")
     assert ran.returncode == 0, ran.stderr
