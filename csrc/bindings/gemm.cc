@@ -80,6 +80,11 @@ py::list kernels() {
     line["mr"] = info.panels, line["nr"] = info.nr, line["kr"] = 1;
     lines.append(line);
   }
+  for (const auto& info : gemm_f32_fused_kernels()) {
+    py::dict line = describe_line("gemm_f32_fused", info);
+    line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = 1;
+    lines.append(line);
+  }
   for (const auto& info : gemm_s8_sparse_kernels()) {
     py::dict line = describe_line("gemm_s8_sparse", info);
     line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = 4;

@@ -125,6 +125,37 @@ Flat<float> gemv_f32(const std::string& kernel, size_t panels, size_t k, const F
   return copy_out(dst, dst_copy);
 }
 
+// dst: m rows of n, dst_stride apart, as they are before; residual likewise.
+Flat<float> gemm_f32_fused(const std::string& kernel, size_t m, size_t n, size_t k,
+                           const Flat<float>& lhs, const Flat<float>& panel,
+                           const Optional<float>& bias, const Optional<float>& residual,
+                           std::pair<float, float> clamp, const Flat<float>& dst, size_t dst_stride,
+                           bool at_start) {
+  const GemmF32FusedKernelInfo& info = runnable(gemm_f32_fused_kernels(), kernel);
+  if (m < 1 || m > static_cast<size_t>(info.mr) || n < 1 || n > static_cast<size_t>(info.nr))
+    throw py::value_error("bad m or n");
+  expect(lhs, m * k);
+  expect(panel, k * info.nr);
+  expect(dst, (m - 1) * dst_stride + n);
+  if (bias) expect(*bias, n);
+  if (residual) expect(*residual, (m - 1) * dst_stride + n);
+  const Operand lhs_copy(lhs, at_start), panel_copy(panel, at_start), dst_copy(dst, at_start);
+  const Operand bias_copy(bias ? *bias : dst, at_start);
+  const Operand residual_copy(residual ? *residual : dst, at_start);
+  GemmF32FusedParams params = {};
+  params.m = m, params.n = n, params.k = k;
+  params.lhs = lhs_copy.as<float>(), params.lhs_stride = k;
+  params.rhs = panel_copy.as<float>();
+  params.bias = bias ? bias_copy.as<float>() : nullptr;
+  params.residual = residual ? residual_copy.as<float>() : nullptr;
+  params.min = clamp.first, params.max = clamp.second;
+  params.dst = dst_copy.as<float>();
+  params.residual_stride = params.dst_stride = dst_stride;
+  info.run(params);
+  Flat<float> made(dst.size());
+  return copy_out(made, dst_copy);
+}
+
 Flat<int32_t> gemm_s8(const std::string& kernel, size_t m, size_t n, size_t k, const py::array& lhs,
                       size_t lhs_stride, const py::array& panel, bool at_start,
                       const Optional<int32_t>& start, bool hold) {
@@ -282,6 +313,9 @@ void register_testing(py::module_& m) {
               arg("lhs_stride"), arg("panel"), arg("at_start"), arg("start") = py::none());
   testing.def("gemv_f32", &gemv_f32, arg("kernel"), arg("panels"), arg("k"), arg("lhs"), arg("rhs"),
               arg("at_start"));
+  testing.def("gemm_f32_fused", &gemm_f32_fused, arg("kernel"), arg("m"), arg("n"), arg("k"),
+              arg("lhs"), arg("panel"), arg("bias"), arg("residual"), arg("clamp"), arg("dst"),
+              arg("dst_stride"), arg("at_start"));
   testing.def("gemm_s8", &gemm_s8, arg("kernel"), arg("m"), arg("n"), arg("k"), arg("lhs"),
               arg("lhs_stride"), arg("panel"), arg("at_start"), arg("start") = py::none(),
               arg("hold_tiles") = true);

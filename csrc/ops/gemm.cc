@@ -10,10 +10,12 @@ namespace lepton {
   void name(const GemmS8Params&);                                   \
   void hold(bool);
 #define LEPTON_GEMV_F32(name, isa, panels, nr) void name(const GemvF32Params&);
+#define LEPTON_GEMM_F32_FUSED(name, isa, mr, nr) void name(const GemmF32FusedParams&);
 #define LEPTON_EPILOGUE_F32(name, isa) void name(const EpilogueF32Params&);
 #define LEPTON_EPILOGUE_S8(name, isa, kind) void name(const EpilogueS8Params&);
 #include "ops/epilogue_f32_kernels.inc"
 #include "ops/epilogue_s8_kernels.inc"
+#include "ops/gemm_f32_fused_kernels.inc"
 #include "ops/gemm_f32_kernels.inc"
 #include "ops/gemm_s8_kernels.inc"
 #include "ops/gemv_f32_kernels.inc"
@@ -21,6 +23,7 @@ namespace lepton {
 #undef LEPTON_GEMM_S8
 #undef LEPTON_GEMM_S8_TILES
 #undef LEPTON_GEMV_F32
+#undef LEPTON_GEMM_F32_FUSED
 #undef LEPTON_EPILOGUE_F32
 #undef LEPTON_EPILOGUE_S8
 
@@ -53,6 +56,12 @@ constexpr GemmS8KernelInfo kGemmS8[] = {
   {#name, Isa::k_##isa, panels, nr, LEPTON_KERNEL_POINTER(isa, name)},
 constexpr GemvF32KernelInfo kGemvF32[] = {
 #include "ops/gemv_f32_kernels.inc"
+};
+
+#define LEPTON_GEMM_F32_FUSED(name, isa, mr, nr) \
+  {#name, Isa::k_##isa, mr, nr, LEPTON_KERNEL_POINTER(isa, name)},
+constexpr GemmF32FusedKernelInfo kGemmF32Fused[] = {
+#include "ops/gemm_f32_fused_kernels.inc"
 };
 
 #define LEPTON_EPILOGUE_F32(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
@@ -98,11 +107,18 @@ KernelList<Info> list_of(const Info (&lines)[N]) {
 KernelList<GemmF32KernelInfo> gemm_f32_kernels() { return list_of(kGemmF32); }
 KernelList<GemmS8KernelInfo> gemm_s8_kernels() { return list_of(kGemmS8); }
 KernelList<GemvF32KernelInfo> gemv_f32_kernels() { return list_of(kGemvF32); }
+KernelList<GemmF32FusedKernelInfo> gemm_f32_fused_kernels() { return list_of(kGemmF32Fused); }
 KernelList<EpilogueF32KernelInfo> epilogue_f32_kernels() { return list_of(kEpilogueF32); }
 KernelList<EpilogueS8KernelInfo> epilogue_s8_kernels() { return list_of(kEpilogueS8); }
 
 const GemvF32KernelInfo* find_gemv_f32(const GemmF32KernelInfo& gemm) {
   for (const GemvF32KernelInfo& info : kGemvF32)
+    if (info.isa == gemm.isa && info.nr == gemm.nr) return &info;
+  return nullptr;
+}
+
+const GemmF32FusedKernelInfo* find_gemm_f32_fused(const GemmF32KernelInfo& gemm) {
+  for (const GemmF32FusedKernelInfo& info : kGemmF32Fused)
     if (info.isa == gemm.isa && info.nr == gemm.nr) return &info;
   return nullptr;
 }

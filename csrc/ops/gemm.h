@@ -9,6 +9,7 @@
 #include "core/status.h"
 #include "ops/epilogue.h"
 #include "ops/gemm_f32.h"
+#include "ops/gemm_f32_fused.h"
 #include "ops/gemm_s8.h"
 #include "ops/gemv_f32.h"
 #include "ops/kernel_list.h"
@@ -39,6 +40,12 @@ struct GemvF32KernelInfo {
   int panels, nr;
   GemvF32Kernel run;
 };
+struct GemmF32FusedKernelInfo {
+  const char* name;
+  Isa isa;
+  int mr, nr;
+  GemmF32FusedKernel run;
+};
 struct EpilogueF32KernelInfo {
   const char* name;
   Isa isa;
@@ -54,12 +61,15 @@ struct EpilogueS8KernelInfo {
 KernelList<GemmF32KernelInfo> gemm_f32_kernels();
 KernelList<GemmS8KernelInfo> gemm_s8_kernels();
 KernelList<GemvF32KernelInfo> gemv_f32_kernels();
+KernelList<GemmF32FusedKernelInfo> gemm_f32_fused_kernels();
 KernelList<EpilogueF32KernelInfo> epilogue_f32_kernels();
 KernelList<EpilogueS8KernelInfo> epilogue_s8_kernels();
 
 // The kernel that multiplies single rows by panels packed for `gemm`; null when that is gemm
 // itself.
 const GemvF32KernelInfo* find_gemv_f32(const GemmF32KernelInfo& gemm);
+// The kernel that finishes the results of `gemm` itself, or null.
+const GemmF32FusedKernelInfo* find_gemm_f32_fused(const GemmF32KernelInfo& gemm);
 
 // The best kernel of each helper family that runs here under the cap; never null.
 EpilogueF32Kernel best_epilogue_f32(Isa max);

@@ -1,11 +1,12 @@
 // The float32 half of gemm_driver.h.
 //
 // A product with few k goes panel by panel: all rows of the block pass by one panel in L1, and its
-// sums go straight to the epilogue. With more k than a panel's share of L1 holds, and enough rows,
-// k is cut outermost: a piece of every panel in turn passes by the same piece of the rows, which
-// stays in L2, while the sums of a range of panels stay in `partial`; so every panel is read once
-// a block however deep it is. Weights mostly come from memory, once each: while one piece is
-// multiplied, the next one is brought into L2.
+// sums go straight to the epilogue, in registers if the kernel has a form that does (`fused`). With
+// more k than a panel's share of L1 holds, and enough rows, k is cut outermost: a piece of every
+// panel in turn passes by the same piece of the rows, which stays in L2, while the sums of a range
+// of panels stay in `partial`; so every panel is read once a block however deep it is. Weights
+// mostly come from memory, once each: while one piece is multiplied, the next one is brought into
+// L2.
 #include <algorithm>
 
 #include "ops/gemm_driver.h"
@@ -123,6 +124,36 @@ class Block {
     }
   }
 
+  // Few k: every register tile is finished where it was made.
+  void fused(const GemmF32FusedKernelInfo& fused) const {
+    GemmF32FusedParams params = {};
+    params.k = plan_.k;
+    params.lhs_stride = block_.row_stride;
+    params.residual_stride = block_.residual_stride;
+    params.min = plan_.min;
+    params.max = plan_.max;
+    params.dst_stride = block_.dst_stride;
+    const size_t mr = fused.mr, nr = fused.nr;
+    params.prefetch_step = ceil_div(nr, ceil_div(block_.m, mr));
+    for (size_t panel = block_.first; panel < block_.last; ++panel) {
+      const size_t j = panel * nr;
+      const float* const next = panel + 1 < block_.last ? at(panel + 1) : nullptr;
+      size_t fetched = 0;
+      params.n = std::min(nr, plan_.n - j);
+      params.rhs = at(panel);
+      params.bias = plan_.bias == nullptr ? nullptr : plan_.bias + j;
+      for (size_t i = 0; i < block_.m; i += params.m, fetched += params.prefetch_step) {
+        params.m = tile_rows(block_.m - i, mr);
+        params.lhs = block_.rows + i * block_.row_stride;
+        params.prefetch = next != nullptr && fetched < nr ? next + fetched * params.k : nullptr;
+        if (block_.residual != nullptr)
+          params.residual = block_.residual + i * block_.residual_stride + j;
+        params.dst = block_.dst + i * block_.dst_stride + j;
+        fused.run(params);
+      }
+    }
+  }
+
   void piece_by_piece() const {
     const size_t range = panels_in_partial(kernel_, block_.m);
     for (size_t first = block_.first; first < block_.last; first += range)
@@ -204,8 +235,11 @@ void gemm_f32_panel(const GemmF32KernelInfo& kernel, size_t k, size_t rows, cons
 void gemm_f32_block(const GemmF32Plan& plan, const GemmF32Block& block) {
   const Block b(plan, block);
   const GemvF32KernelInfo* const gemv = block.m == 1 ? find_gemv_f32(*plan.kernel) : nullptr;
+  const GemmF32FusedKernelInfo* const fused = find_gemm_f32_fused(*plan.kernel);
   if (gemv != nullptr)
     b.single_row(*gemv);
+  else if (fused != nullptr && plan.k <= kPieceDepth)
+    b.fused(*fused);
   else if (block.partial != nullptr && block.m > accumulator_rows(plan.kernel->mr))
     b.piece_by_piece();
   else

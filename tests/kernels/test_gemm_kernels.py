@@ -292,6 +292,50 @@ def test_gemv_f32_is_gemm_of_one_row(line: Line, rng: np.random.Generator, at_st
             np.testing.assert_array_equal(row, want[:nr])
 
 
+@pytest.mark.parametrize("line", lines("gemm_f32_fused"))
+@pytest.mark.parametrize("at_start", PLACEMENTS)
+def test_gemm_f32_fused_is_gemm_and_epilogue(
+    line: Line, rng: np.random.Generator, at_start: bool
+) -> None:
+    nr = line["nr"]
+    (gemm,) = [
+        other["name"]
+        for other in _core.kernels()
+        if (other["family"], other["isa"], other["nr"]) == ("gemm_f32", line["isa"], nr)
+    ]
+    for m, n, k in itertools.product(range(1, line["mr"] + 1), range(1, nr + 1), (1, 3, 16)):
+        lhs = rng.standard_normal((m, k)).astype(np.float32)
+        panel = np.zeros((k, nr), np.float32)
+        panel[:, :n] = rng.standard_normal((k, n))
+        lhs[0, 0] = rng.choice([1.0, np.nan, np.inf])
+        stride = n + int(rng.integers(3))
+        bias = rng.standard_normal(n).astype(np.float32) if rng.integers(2) else None
+        size = (m - 1) * stride + n
+        added = rng.standard_normal((m, n)).astype(np.float32) if rng.integers(2) else None
+        residual = None if added is None else flat_rows(added, stride, GAP)
+        least, most = (-1.0, 0.5) if rng.integers(2) else (-np.inf, np.inf)
+        got = _core.testing.gemm_f32_fused(
+            line["name"],
+            m,
+            n,
+            k,
+            lhs.reshape(-1),
+            panel.reshape(-1),
+            bias,
+            residual,
+            (least, most),
+            np.full(size, GAP, np.float32),
+            stride,
+            at_start,
+        )
+        sums = _core.testing.gemm_f32(gemm, m, k, lhs.reshape(-1), k, panel.reshape(-1), False)
+        want = sums.reshape(-1, nr)[:m, :n]
+        want = want if bias is None else want + bias
+        want = want if added is None else want + added
+        want = np.clip(want, np.float32(least), np.float32(most))
+        np.testing.assert_array_equal(rows_of(got, m, n, stride), want)
+
+
 @pytest.mark.parametrize("line", lines("widen_s8"))
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 @pytest.mark.parametrize("at_start", PLACEMENTS)
