@@ -295,6 +295,7 @@ void DynamicQuantizeAttentionOp::multiply_scores(const Task& task, size_t rows, 
   GemmS8Params product = {};
   product.k = bound.depth;
   product.lhs_stride = bound.depth;
+  const TileScope tiles(*gemm_);
   for (size_t p = 0; p < ceil_div(keys, nr); ++p) {
     const GemmS8Panel panel =
         gemm_s8_panel(*gemm_, bound.shape.total, task.keys, bound.k_layout.panel_stride, p);

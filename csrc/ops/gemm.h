@@ -80,6 +80,22 @@ EpilogueS8Kernel best_epilogue_s8(EpilogueS8Kind kind, Isa max);
 constexpr size_t kFewRows = 16;
 const GemmS8KernelInfo& few_rows_gemm_s8(const GemmS8KernelInfo& kernel);
 
+// The tiles that a thread holds around its calls of a kernel, where the kernel has any.
+class TileScope {
+ public:
+  explicit TileScope(const GemmS8KernelInfo& kernel) : hold_(kernel.hold_tiles) {
+    if (hold_ != nullptr) hold_(true);
+  }
+  ~TileScope() {
+    if (hold_ != nullptr) hold_(false);
+  }
+  TileScope(const TileScope&) = delete;
+  TileScope& operator=(const TileScope&) = delete;
+
+ private:
+  HoldTiles hold_;
+};
+
 // The preferred gemm_s8 line for a target capped at `max`, which need not be this machine. fits:
 // every value of b minus its zero point is an int8, which u8 forms ask for. runs: the caller packs
 // constants, and u8 runs are worth it (gemm_runs.h).

@@ -22,22 +22,6 @@ const int32_t* corrected_bias(const GemmS8Plan& plan, const GemmS8Panel& panel, 
   return room;
 }
 
-// Tiles that this thread holds while it works on a block.
-class TileScope {
- public:
-  explicit TileScope(HoldTiles hold) : hold_(hold) {
-    if (hold_ != nullptr) hold_(true);
-  }
-  ~TileScope() {
-    if (hold_ != nullptr) hold_(false);
-  }
-  TileScope(const TileScope&) = delete;
-  TileScope& operator=(const TileScope&) = delete;
-
- private:
-  HoldTiles hold_;
-};
-
 PanelProduct product_of(const GemmS8Plan& plan, const GemmS8Block& block,
                         const GemmS8Panel& panel) {
   PanelProduct product = {};
@@ -92,7 +76,7 @@ void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
   auto* const dst = static_cast<uint8_t*>(block.dst);
   const size_t step = accumulator_rows(plan.kernel->mr);
   const GemmS8KernelInfo& few_rows = few_rows_gemm_s8(*plan.kernel);
-  const TileScope tiles(block.m < kFewRows ? nullptr : plan.kernel->hold_tiles);
+  const TileScope tiles(block.m < kFewRows ? few_rows : *plan.kernel);
   for (size_t p = block.first; p < block.last; ++p) {
     const GemmS8Panel panel =
         gemm_s8_panel(*plan.kernel, plan.n, plan.packed, plan.panel_stride, p);
