@@ -1,7 +1,7 @@
 # `make check`: what takes longer than a developer wants to wait for at every change.
-.PHONY: check-slow check-scalar check-asan check-ubsan check-counts
+.PHONY: check-slow check-scalar check-emulated check-asan check-ubsan check-counts
 
-check: check-slow check-scalar check-asan check-ubsan check-counts ## Slow tests, scalar only, sanitizers, fuzzing, counts
+check: check-slow check-scalar check-emulated check-asan check-ubsan check-counts ## Slow tests, scalar only, emulated, sanitizers, fuzzing, counts
 
 # Large exports, the full fuzzing campaign, the worked example of CONTRIBUTING.md.
 check-slow: $(venv)/installed
@@ -10,6 +10,13 @@ check-slow: $(venv)/installed
 # Everything once more on the portable code alone.
 check-scalar: $(venv)/installed
 	LEPTON_MAX_ISA=scalar $(pytest) -n $(PYTEST_WORKERS)
+
+# The kernels for AVX-512, VNNI and AMX where there is AVX2, emulated (csrc/emulation).
+check-emulated: $(venv)/installed
+	@if echo '#include <simde/x86/avx512.h>' | $${CXX:-c++} -E -x c++ - >/dev/null 2>&1; then \
+	  $(MAKE) --no-print-directory build/emulated/python/built && \
+	  PYTHONPATH=build/emulated/python $(pytest) -n $(PYTEST_WORKERS) tests/kernels tests/runtime/test_isa.py; \
+	else echo "check-emulated: skipped, SIMDe's headers (Debian: libsimde-dev) are not here"; fi
 
 # A sanitizer needs its own extension: build/<preset>/python is a package beside the real one.
 build/%/python/built: $(venv)/installed

@@ -9,6 +9,14 @@ set(LEPTON_ISA_TABLE
   "amxint8|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mamx-tile -mamx-int8"
 )
 
+# For tests on machines without them: AVX-512 by SIMDe, AMX by a model of its tiles (csrc/emulation).
+option(LEPTON_EMULATE "Compile kernels beyond AVX2 for machines with AVX2, by emulation" OFF)
+if(LEPTON_EMULATE)
+  list(TRANSFORM LEPTON_ISA_TABLE REPLACE "^(avx512|avx512vnni|amxint8)[|].*$"
+    "\\1|x86_64|-mavx2 -mfma -mf16c -mbmi2 -I${CMAKE_CURRENT_SOURCE_DIR}/csrc/emulation -Wno-psabi -Wno-ignored-attributes")
+  set_source_files_properties(csrc/core/isa.cc PROPERTIES COMPILE_DEFINITIONS LEPTON_EMULATE)
+endif()
+
 # The ABI floor of everything else.
 if(APPLE)
   message(STATUS "lepton_rt on macOS: the portable scalar kernels only")

@@ -45,6 +45,11 @@ bool has_avxvnni() {
   return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & 0x10) != 0;
 }
 
+#if defined(LEPTON_EMULATE)
+bool has_avx512() { return has_avx2(); }
+bool has_avx512vnni() { return has_avx2(); }
+bool has_amxint8() { return has_avx2(); }
+#else
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
@@ -70,6 +75,7 @@ bool has_amxint8() {
 }
 #else
 bool has_amxint8() { return false; }
+#endif
 #endif
 #else
 bool has_avx2() { return false; }
