@@ -27,7 +27,7 @@ import conv_oracle
 from harness import one_step_plan
 from lepton_rt import _core
 from lepton_rt.graph.ir import Node
-from lepton_rt.lowering import winograd
+from lepton_rt.lowering import winograd, winograd_s8
 
 Array = npt.NDArray[Any]
 SHAPES = Path(__file__).parent / "shapes" / "conv.txt"
@@ -68,7 +68,7 @@ def read_layers(path: Path = SHAPES) -> list[Layer]:
     return [Layer(words[0], *map(int, words[1:])) for words in lines]
 
 
-def operands(layer: Layer, dtype: str, rng: np.random.Generator) -> tuple[Array, Array]:
+def operands(layer: Layer, dtype: str, rng: np.random.Generator, bits: int) -> tuple[Array, Array]:
     shape = (1, layer.c, layer.size, layer.size)
     w_shape = (layer.m, layer.c // layer.group, layer.kernel, layer.kernel)
     if dtype == "f32":
@@ -76,14 +76,15 @@ def operands(layer: Layer, dtype: str, rng: np.random.Generator) -> tuple[Array,
             rng.standard_normal(shape).astype(np.float32),
             rng.standard_normal(w_shape).astype(np.float32),
         )
+    largest = 2 ** (bits - 1) - 1
     return (
         rng.integers(0, 256, shape).astype(np.uint8),
-        rng.integers(-127, 128, w_shape).astype(np.int8),
+        rng.integers(-largest, largest + 1, w_shape).astype(np.int8),
     )
 
 
 def native(
-    layer: Layer, dtype: str, isa: str, threads: int, x: Array, w: Array
+    layer: Layer, dtype: str, isa: str, threads: int, x: Array, w: Array, direct: bool
 ) -> Callable[[], Any]:
     first = layer.c == 3
     depthwise = layer.group > 1
@@ -92,7 +93,7 @@ def native(
     if dtype == "f32":
         packed, kernel = conv_oracle.pack_f32(w, layer.group, isa, depthwise=depthwise)
         node = Node("Conv", ["x", "w"], ["y"], attrs)
-        if winograd.pays(node, w, data.shape):
+        if not direct and winograd.pays(node, w, data.shape):
             packed = _core.pack_gemm_f32(kernel, winograd.transform_weights(w))
             attrs["winograd"] = winograd.TILE
         inputs: list[Array | None] = [data, packed, np.zeros(layer.m, np.float32)]
@@ -100,6 +101,10 @@ def native(
     else:
         zeros = np.zeros(layer.m, np.int8)
         packed, kernel = conv_oracle.pack_s8(w, zeros, layer.group, isa, depthwise=depthwise)
+        products = None if depthwise or direct else winograd_s8.product_kernel(kernel)
+        if products and winograd_s8.pays(attrs, w, zeros, data.shape):
+            kernel, packed = products, winograd_s8.pack_weights(products, w, zeros)
+            attrs["winograd"] = winograd_s8.TILE
         scale = np.full(layer.m, 1e-4, np.float32)
         inputs = [data, packed, np.zeros(layer.m, np.int32), scale]
         attrs |= {"x_zero_point": 128, "y_zero_point": 128}
@@ -176,6 +181,8 @@ def main() -> None:
     parser.add_argument("--network", default="")
     parser.add_argument("--only", default="", help="layers whose description contains this")
     parser.add_argument("--dtype", choices=["f32", "u8"], action="append")
+    parser.add_argument("--bits", type=int, default=8, help="of quantised weights")
+    parser.add_argument("--direct", action="store_true", help="no Winograd")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--isa", default=_core.max_isa())
     parser.add_argument("--peer", action="store_true", help="ONNX Runtime beside it")
@@ -192,8 +199,8 @@ def main() -> None:
         if options.network not in layer.network or options.only not in str(layer):
             continue
         for dtype in options.dtype or ["f32", "u8"]:
-            x, w = operands(layer, dtype, rng)
-            functions = [native(layer, dtype, options.isa, options.threads, x, w)]
+            x, w = operands(layer, dtype, rng, options.bits)
+            functions = [native(layer, dtype, options.isa, options.threads, x, w, options.direct)]
             if options.check:
                 check(layer, dtype, functions[0](), x, w)
             if options.peer:

@@ -20,7 +20,7 @@
 // decides:
 //   gemm_*: pack_gemm_* of w[group][taps · in_per_group][out_per_group], tap-major, which is the
 //     ONNX weight [M, C/g, k…] with its axes moved to [g, k…, C/g, M/g]
-//     with the attribute winograd: see conv_winograd.cc
+//     with the attribute winograd: see conv_winograd.cc and conv_winograd_s8.cc
 //   gemm_s8_sparse_*: the blob of gemm_sparse.h of the same, group = 1
 //   depthwise_f32_*: float32 w[taps][channels]
 //   depthwise_s8_*: pack_depthwise_s8 of the same
@@ -407,6 +407,7 @@ Status make_conv(const StepDesc& step, std::unique_ptr<Op>* out) {
 Status make_qlinear_conv(const StepDesc& step, std::unique_ptr<Op>* out) {
   ConvAttrs conv;
   LEPTON_RETURN_IF_ERROR(parse_conv(*step.attrs, step.isa, &conv));
+  if (step.attrs->has("winograd")) return make_winograd_conv_s8(step, conv, out);
   const bool depthwise = depthwise_s8_kernels().describe(step.kernel) != nullptr;
   return (depthwise ? make_depthwise_s8 : make_gemm_conv_s8)(step, conv, out);
 }

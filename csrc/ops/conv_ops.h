@@ -13,6 +13,7 @@ Status make_depthwise_s8(const StepDesc& step, const ConvAttrs& conv, std::uniqu
 Status make_gemm_conv_f32(const StepDesc& step, const ConvAttrs& conv, std::unique_ptr<Op>* out);
 Status make_winograd_conv_f32(const StepDesc& step, const ConvAttrs& conv,
                               std::unique_ptr<Op>* out);
+Status make_winograd_conv_s8(const StepDesc& step, const ConvAttrs& conv, std::unique_ptr<Op>* out);
 Status make_gemm_conv_s8(const StepDesc& step, const ConvAttrs& conv, std::unique_ptr<Op>* out);
 
 }  // namespace lepton

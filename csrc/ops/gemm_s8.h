@@ -4,8 +4,9 @@
 //                                                             i < m <= mr, j < n <= nr, p < k
 //
 // A kernel reads its operands in one of three forms:
-//   i16: both widened to int16 with their zero points subtracted (|value| <= 255), so that one
-//        kernel serves u8 and s8 on both sides and nothing is left to correct.
+//   i16: both widened to int16 with their zero points subtracted (|value| <= 255; transformed by
+//        winograd_s8.h up to 2295), so that one kernel serves u8 and s8 on both sides and nothing
+//        is left to correct.
 //   u8:  lhs as uint8 with its zero point still in it (s8 enters as x + 128), rhs as int8 with its
 //        zero point subtracted, which is possible where the difference fits. The driver takes
 //        zero_point · (sum of column j) off the result.

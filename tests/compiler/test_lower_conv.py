@@ -10,6 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import lepton_rt
 from conv_oracle import convolve
+from lepton_rt import _core
+from lepton_rt.lowering import winograd_s8
 
 
 @pytest.mark.parametrize("group", [1, 2])
@@ -81,3 +83,65 @@ def test_winograd_where_it_pays(
     wide = convolve(x.astype(np.float64), first.astype(np.float64))
     exact = convolve(wide, second.astype(np.float64), **attrs)
     np.testing.assert_allclose(session.run(x), exact, rtol=1e-4, atol=1e-4 * exact.std())
+
+
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512vnni"])
+@pytest.mark.parametrize("size", [14, 8])
+def test_integer_winograd_where_it_pays(isa: str, size: int) -> None:
+    """Only where products are multiplied without VNNI, and 48 tiles share the weights."""
+    rng = np.random.default_rng(0)
+    w = rng.integers(-127, 128, (64, 64, 3, 3)).astype(np.int8)
+    zeros = np.zeros(1, np.int8)
+    preferred = _core.choose_gemm_s8(isa, w.reshape(1, 576, 64), zeros)
+    pays = winograd_s8.pays({"channels_last": 1}, w, zeros, (1, size, size, 64))
+    assert pays == (size == 14)
+    assert (winograd_s8.product_kernel(preferred) is not None) == (isa == "avx2")
+    for change in ({"strides": [2, 2]}, {"group": 2}, {"channels_last": 0}):
+        assert not winograd_s8.pays({"channels_last": 1, **change}, w, zeros, (1, 14, 14, 64))
+    assert not winograd_s8.pays({"channels_last": 1}, w, zeros, (1, "h", 14, 64))
+
+
+@pytest.mark.skipif(
+    "avx2" not in _core.usable_isas(), reason="direct products are chosen elsewhere"
+)
+def test_sessions_run_integer_winograd_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What explain() notes, and the same bits as without it."""
+    rng = np.random.default_rng(4)
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            helper.make_node(
+                "QLinearConv",
+                ["q", "s", "z", "v", "ws", "wz", "t", "z"],
+                ["a"],
+                kernel_shape=[1, 1],
+            ),
+            helper.make_node(
+                "QLinearConv", ["a", "t", "z", "w", "ws", "wz", "t", "z"], ["b"], pads=[1] * 4
+            ),
+            helper.make_node("DequantizeLinear", ["b", "t", "z"], ["y"]),
+        ],
+        "integers",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8, 15, 14])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(np.asarray(value), name)
+            for name, value in {
+                "s": np.float32(0.02),
+                "t": np.float32(0.1),
+                "ws": np.float32(0.01),
+                "z": np.uint8(120),
+                "wz": np.int8(0),
+                "v": rng.integers(-127, 128, (64, 8, 1, 1)).astype(np.int8),
+                "w": rng.integers(-127, 128, (64, 64, 3, 3)).astype(np.int8),
+            }.items()
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    data, x = model.SerializeToString(), rng.standard_normal((1, 8, 15, 14)).astype(np.float32)
+    session = lepton_rt.Session(data, threads=1, isa="avx2")
+    assert [s for s in session.explain() if "exact Winograd" in s.note]
+    monkeypatch.setattr(winograd_s8, "pays", lambda *_: False)
+    direct = lepton_rt.Session(data, threads=1, isa="avx2")
+    assert not [s for s in direct.explain() if "exact Winograd" in s.note]
+    np.testing.assert_array_equal(session.run(x), direct.run(x))

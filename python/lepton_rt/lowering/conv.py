@@ -11,7 +11,7 @@ from lepton_rt.graph.ir import Array, Node
 from lepton_rt.lower import LowerContext, Rule
 from lepton_rt.plan import Step, StepAttr
 
-from . import winograd
+from . import winograd, winograd_s8
 from .epilogue import clamp, requantisation
 from .rhs import pack_rhs
 
@@ -89,7 +89,7 @@ def _integer_conv(node: Node, context: LowerContext) -> Step | None:
         return None
     zero = context.constant(operands[5])
     zeros = np.zeros(1, weights.dtype) if zero is None else zero.reshape(-1)
-    note = ""
+    note, products = "", None
     if _is_depthwise(weights, group):
         kernel = context.select("depthwise_s8")
         wide = weights.reshape(group, -1).T.astype(np.int16) - zeros.astype(np.int16)
@@ -97,9 +97,15 @@ def _integer_conv(node: Node, context: LowerContext) -> Step | None:
     else:
         rhs = pack_rhs(context, _tap_major(weights, group), zeros)
         kernel, packed, note = rhs.kernel, rhs.data, rhs.note
+        products = _winograd_kernel(node, context, kernel, weights, zeros)
+        if products is not None:
+            kernel, packed = products, winograd_s8.pack_weights(products, weights, zeros)
+            note = "exact Winograd F(2x2, 3x3)"
     channels = int(weights.shape[0])
     scale = np.ascontiguousarray(np.broadcast_to(result.scale, (channels,)))
     attrs = {**_geometry(node, weights), **result.attrs}
+    if products is not None:
+        attrs["winograd"] = winograd_s8.TILE
     x_zero = context.constant(operands[2])
     if x_zero is not None:
         attrs["x_zero_point"] = int(x_zero.reshape(-1)[0])
@@ -111,6 +117,18 @@ def _integer_conv(node: Node, context: LowerContext) -> Step | None:
         operands[9],
     ]
     return Step("lepton.QLinearConv", names, list(node.outputs), attrs, kernel, note=note)
+
+
+def _winograd_kernel(
+    node: Node, context: LowerContext, preferred: str, weights: Array, zeros: Array
+) -> str | None:
+    """The kernel for integer Winograd's products; None where the direct product is better."""
+    shape = context.value(node.inputs[0]).shape
+    if context.choice.get("conv") == "direct" or shape is None:
+        return None
+    if not winograd_s8.pays(node.attrs, weights, zeros, tuple(shape)):
+        return None
+    return winograd_s8.product_kernel(preferred)
 
 
 def _transposed(node: Node, context: LowerContext) -> Step | None:

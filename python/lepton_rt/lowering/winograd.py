@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from lepton_rt.graph.ir import Array, Node
 
-__all__ = ["TILE", "pays", "transform_weights"]
+__all__ = ["TILE", "is_plain_3x3", "pays", "transform_weights"]
 
 TILE = 4
 """Outputs per tile and axis; `csrc/ops/winograd_f32.h` has the transforms that run."""
@@ -37,18 +37,24 @@ def transform_weights(weights: Array) -> Array:
     return products.reshape(-1, in_channels, out_channels)
 
 
+def is_plain_3x3(attrs: Mapping[str, Any], weights: Array) -> bool:
+    """Whether a convolution is 3x3 with stride 1, dilation 1 and one group, over channels-last."""
+    strides, dilations = attrs.get("strides", [1, 1]), attrs.get("dilations", [1, 1])
+    return (
+        weights.shape[2:] == (3, 3)
+        and attrs.get("group", 1) == 1
+        and [*strides, *dilations] == [1] * 4
+        and bool(attrs.get("channels_last", 0))
+    )
+
+
 def pays(node: Node, weights: Array, x_shape: Sequence[Any] | None) -> bool:
     """Whether F(4x4, 3x3) is faster than the direct product for this layer.
 
     Only layers whose image size is known qualify: the transformed weights are four times as many,
     and reading them must be worth it (`docs/performance.md` has the measurements).
     """
-    group = int(cast(Any, node.attrs.get("group", 1)))
-    strides = cast(Any, node.attrs.get("strides", [1, 1]))
-    dilations = cast(Any, node.attrs.get("dilations", [1, 1]))
-    if weights.shape[2:] != (3, 3) or group != 1 or [*strides, *dilations] != [1] * 4:
-        return False
-    if not node.attrs.get("channels_last", 0) or x_shape is None or len(x_shape) != 4:
+    if not is_plain_3x3(node.attrs, weights) or x_shape is None or len(x_shape) != 4:
         return False
     height, width = x_shape[1:3]
     if not isinstance(height, int) or not isinstance(width, int):
