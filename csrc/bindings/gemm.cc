@@ -47,6 +47,7 @@ const char* name_of(GemmS8Form form) {
   switch (form) {
     case GemmS8Form::kI16: return "i16";
     case GemmS8Form::kU8: return "u8";
+    case GemmS8Form::kU8Pairs: return "u8 pairs";
     default: return "u8 runs";
   }
 }
@@ -240,8 +241,14 @@ int checked_bound(int bound) {
 // Above this many instructions per quad, widening to int16 is as fast.
 constexpr double kRunsPay = 4.0;
 
+bool pairs_fit_all(const Stack8& stack, int bound) {
+  for (size_t i = 0; i < stack.stack().count; ++i)
+    if (!pairs_fit(stack.matrix(i), bound)) return false;
+  return true;
+}
+
 std::string choose_gemm_s8(const std::string& isa, const py::array& b,
-                           const std::optional<py::array>& zero_points, int bound) {
+                           const std::optional<py::array>& zero_points, int bound, bool few_rows) {
   Isa max;
   if (!isa_from_name(isa, &max)) throw py::value_error("unknown instruction set '" + isa + "'");
   const Stack8 stack(b, zero_points);
@@ -250,12 +257,13 @@ std::string choose_gemm_s8(const std::string& isa, const py::array& b,
   const size_t matrices = stack.stack().count;
   bool fits = true;
   for (size_t i = 0; i < matrices && fits; ++i) fits = fits_s8(stack.matrix(i));
-  if (select_gemm_s8(max, fits, true).form != GemmS8Form::kU8Runs)
-    return select_gemm_s8(max, fits, true).name;
+  const GemmS8Form form = select_gemm_s8(max, fits, true, true).form;
+  if (form == GemmS8Form::kU8 || form == GemmS8Form::kI16)
+    return select_gemm_s8(max, fits, false, false).name;
+  if (few_rows && pairs_fit_all(stack, bound)) return select_gemm_s8(max, fits, true, false).name;
   const bool shallow = stack.matrix(0).k <= kMaxRunDepth && matrices > 0;
-  return select_gemm_s8(max, fits,
-                        shallow && sample_gemm_runs(stack.matrix(0), bound).cost() < kRunsPay)
-      .name;
+  const bool runs = shallow && sample_gemm_runs(stack.matrix(0), bound).cost() < kRunsPay;
+  return select_gemm_s8(max, fits, false, runs).name;
 }
 
 py::array_t<uint8_t> pack_dense(const GemmS8KernelInfo& info, const Stack8& stack) {
@@ -297,6 +305,8 @@ py::array_t<uint8_t> pack_s8(const std::string& kernel, const py::array& b,
   for (size_t i = 0; i < stack.stack().count && reads_u8(info.form); ++i)
     if (!fits_s8(stack.matrix(i)))
       throw py::value_error(kernel + " holds int8 values, and b minus its zero points is no int8");
+  if (info.form == GemmS8Form::kU8Pairs && !pairs_fit_all(stack, checked_bound(bound)))
+    throw py::value_error("pairs of b could leave 16 bits, which " + kernel + " sums in");
   return info.form == GemmS8Form::kU8Runs ? pack_runs(info, stack, bound, stride)
                                           : pack_dense(info, stack);
 }
@@ -349,11 +359,11 @@ void register_gemm(py::module_& m) {
   m.def("pack_gemm_f32", &pack_f32, py::arg("kernel"), py::arg("b"),
         "Packs float32 b [..., k, n] for a gemm_f32 kernel; returns the bytes as uint8 [size].");
   m.def("choose_gemm_s8", &choose_gemm_s8, py::arg("isa"), py::arg("b"),
-        py::arg("zero_points") = py::none(), py::arg("bound") = 255,
+        py::arg("zero_points") = py::none(), py::arg("bound") = 255, py::arg("few_rows") = false,
         "Name of the gemm_s8 kernel preferred for a target capped at isa and for this constant b "
         "(operands as for pack_gemm_s8): not every kernel can hold every value of b minus its zero "
         "points, and for one that sums runs of products in 16 bits it depends on them whether it "
-        "pays.");
+        "pays. few_rows: the other operand mostly has one to three.");
   m.def("pack_gemm_s8", &pack_s8, py::arg("kernel"), py::arg("b"),
         py::arg("zero_points") = py::none(), py::arg("bound") = 255, py::arg("stride") = 0,
         "Packs uint8 or int8 b [..., k, n] minus its zero points (b's dtype; 1, n or batch * n "

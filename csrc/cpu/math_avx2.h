@@ -34,11 +34,7 @@ inline __m256 load_tail(const float* x, size_t n) { return _mm256_maskload_ps(x,
 inline void store_tail(float* y, __m256 v, size_t n) { _mm256_maskstore_ps(y, tail_mask(n), v); }
 
 // e^r − 1 = r + r² q(r) on |r| <= ln(2) / 2, error 3e-9; x = n ln 2 + r.
-struct ExpParts {
-  __m256 n, p;
-};
-inline ExpParts exp_parts(__m256 x) {
-  const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, set1(1.442695041f)), 8);
+inline __m256 exp_fraction(__m256 n, __m256 x) {
   __m256 r = _mm256_fnmadd_ps(n, set1(0.693147182f), x);
   r = _mm256_fnmadd_ps(n, set1(-1.904654e-9f), r);
   __m256 q = set1(1.381421811e-03f);
@@ -46,7 +42,14 @@ inline ExpParts exp_parts(__m256 x) {
   q = fma(q, r, set1(4.166840762e-02f));
   q = fma(q, r, set1(1.666651964e-01f));
   q = fma(q, r, set1(4.999999404e-01f));
-  return {n, fma(_mm256_mul_ps(r, r), q, r)};
+  return fma(_mm256_mul_ps(r, r), q, r);
+}
+struct ExpParts {
+  __m256 n, p;
+};
+inline ExpParts exp_parts(__m256 x) {
+  const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, set1(1.442695041f)), 8);
+  return {n, exp_fraction(n, x)};
 }
 inline __m256 power_of_two(__m256i n) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));

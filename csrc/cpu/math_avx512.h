@@ -22,11 +22,7 @@ inline __mmask16 first_lanes(size_t n) {
 }
 
 // e^r − 1 = r + r² q(r) on |r| <= ln(2) / 2; x = n ln 2 + r.
-struct ExpParts16 {
-  __m512 n, p;
-};
-inline ExpParts16 exp_parts(__m512 x) {
-  const __m512 n = _mm512_roundscale_ps(mul(x, set16(1.442695041f)), 8);
+inline __m512 exp_fraction(__m512 n, __m512 x) {
   __m512 r = _mm512_fnmadd_ps(n, set16(0.693147182f), x);
   r = _mm512_fnmadd_ps(n, set16(-1.904654e-9f), r);
   __m512 q = set16(1.381421811e-03f);
@@ -34,7 +30,14 @@ inline ExpParts16 exp_parts(__m512 x) {
   q = fma(q, r, set16(4.166840762e-02f));
   q = fma(q, r, set16(1.666651964e-01f));
   q = fma(q, r, set16(4.999999404e-01f));
-  return {n, fma(mul(r, r), q, r)};
+  return fma(mul(r, r), q, r);
+}
+struct ExpParts16 {
+  __m512 n, p;
+};
+inline ExpParts16 exp_parts(__m512 x) {
+  const __m512 n = _mm512_roundscale_ps(mul(x, set16(1.442695041f)), 8);
+  return {n, exp_fraction(n, x)};
 }
 
 // e^x for x <= 88 (or NaN); denormal results included. What rounds to zero is masked out: see

@@ -93,8 +93,13 @@ constexpr bool rows_fit() {
 }
 static_assert(rows_fit(), "the driver's accumulators hold less than a gemv kernel makes");
 
-bool takes(GemmS8Form form, bool fits, bool runs) {
-  return form == GemmS8Form::kI16 || (fits && (form == GemmS8Form::kU8 || runs));
+bool takes(GemmS8Form form, bool fits, bool pairs, bool runs) {
+  switch (form) {
+    case GemmS8Form::kI16: return true;
+    case GemmS8Form::kU8: return fits;
+    case GemmS8Form::kU8Pairs: return fits && pairs;
+    default: return fits && runs;
+  }
 }
 
 template <typename Info, size_t N>
@@ -141,16 +146,16 @@ const GemmS8KernelInfo& few_rows_gemm_s8(const GemmS8KernelInfo& kernel) {
   return kernel;
 }
 
-const GemmS8KernelInfo& select_gemm_s8(Isa max, bool fits, bool runs) {
+const GemmS8KernelInfo& select_gemm_s8(Isa max, bool fits, bool pairs, bool runs) {
   for (const GemmS8KernelInfo& info : kGemmS8)
-    if (is_within(info.isa, max) && takes(info.form, fits, runs)) return info;
+    if (is_within(info.isa, max) && takes(info.form, fits, pairs, runs)) return info;
   return *(std::end(kGemmS8) - 1);
 }
 
 const GemmS8KernelInfo& best_gemm_s8(Isa max, bool fits) {
   for (const GemmS8KernelInfo& info : kGemmS8)
     if (is_within(info.isa, max) && gemm_s8_kernels().is_runnable(info) &&
-        takes(info.form, fits, false))
+        takes(info.form, fits, false, false))
       return info;
   return *(std::end(kGemmS8) - 1);
 }

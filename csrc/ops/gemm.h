@@ -97,9 +97,9 @@ class TileScope {
 };
 
 // The preferred gemm_s8 line for a target capped at `max`, which need not be this machine. fits:
-// every value of b minus its zero point is an int8, which u8 forms ask for. runs: the caller packs
-// constants, and u8 runs are worth it (gemm_runs.h).
-const GemmS8KernelInfo& select_gemm_s8(Isa max, bool fits, bool runs);
+// every value of b minus its zero point is an int8, which u8 forms ask for. pairs, runs: the caller
+// packs constants, of which u8 pairs or u8 runs are proved and worth it (gemm_runs.h).
+const GemmS8KernelInfo& select_gemm_s8(Isa max, bool fits, bool pairs, bool runs);
 // The preferred line that runs here and that pack_gemm_s8 can pack for.
 const GemmS8KernelInfo& best_gemm_s8(Isa max, bool fits);
 
@@ -108,7 +108,7 @@ const GemmS8KernelInfo& best_gemm_s8(Isa max, bool fits);
 //   f32: [n/nr][k][nr] float
 //   s8:  [n/nr] panels of w columns: w = nr, in the last one the rest of n up to a multiple of nv
 //        i16:     [k/kr][w][kr] int16
-//        u8:      [w] int32 sums of the columns, then [k/kr][w][kr] int8
+//        u8, u8 pairs: [w] int32 sums of the columns, then [k/kr][w][kr] int8
 //        u8 runs: [w] int32 sums of the columns, then strips of RunSections (gemm_s8.h); the panels
 //                 of all matrices of an operand are equally long, as the longest needs
 constexpr size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
@@ -174,7 +174,7 @@ struct PackGemmS8 {
   std::byte* packed;
 };
 void pack_gemm_s8(const GemmS8KernelInfo& kernel, const PackGemmS8& args, size_t first,
-                  size_t last);  // i16 and u8
+                  size_t last);  // all but u8 runs
 // Whether every value minus its zero point is an int8; b and the zero points are read.
 bool fits_s8(const PackGemmS8& args);
 

@@ -76,7 +76,7 @@ void pack_panel(const GemmS8KernelInfo& kernel, const PackGemmS8& args, size_t p
   std::fill_n(start, panel_bytes(kernel, args.k, at.width), std::byte{0});
   uint32_t sums[kMaxNr] = {};
   const size_t kr = kernel.kr;
-  if (kernel.form == GemmS8Form::kU8) {
+  if (reads_u8(kernel.form)) {
     pack_values<T>(args, at, kr, reinterpret_cast<int8_t*>(values), sums);
     std::memcpy(start, sums, at.width * sizeof sums[0]);
   } else {

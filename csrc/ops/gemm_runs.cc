@@ -166,6 +166,20 @@ int32_t column_sum(const PackGemmS8& args, size_t column) {
                                             : sum_of<uint8_t>(args, column));
 }
 
+template <typename T>
+bool column_pairs_fit(const PackGemmS8& args, size_t column, int capacity) {
+  const T* const zero_points = static_cast<const T*>(args.zero_points);
+  const T* const b = static_cast<const T*>(args.b) + column * args.column_stride;
+  const int zero_point = zero_points == nullptr ? 0 : zero_points[column * args.zero_point_stride];
+  for (size_t p = 0; p < args.k; p += 2) {
+    const int first = b[p * args.row_stride] - zero_point;
+    const int second = p + 1 < args.k ? b[(p + 1) * args.row_stride] - zero_point : 0;
+    if (std::max(first, 0) + std::max(second, 0) > capacity) return false;
+    if (std::max(-first, 0) + std::max(-second, 0) > capacity) return false;
+  }
+  return true;
+}
+
 // Even sections of at most kSectionQuads.
 size_t section_length(size_t quads) {
   return quads == 0 ? 1 : ceil_div(quads, ceil_div(quads, kSectionQuads));
@@ -196,6 +210,15 @@ double RunStatistics::cost() const {
                               static_cast<double>(in_runs2) * 5 / 2 +
                               static_cast<double>(in_runs1) * 3;
   return dense == 0 ? 0 : instructions / static_cast<double>(dense);
+}
+
+bool pairs_fit(const PackGemmS8& args, int bound) {
+  const int capacity = capacity_of(bound);
+  for (size_t j = 0; j < args.n; ++j)
+    if (!(args.b_signed ? column_pairs_fit<int8_t>(args, j, capacity)
+                        : column_pairs_fit<uint8_t>(args, j, capacity)))
+      return false;
+  return true;
 }
 
 void PackedRuns::add(const PackGemmS8& matrix) {

@@ -1,5 +1,5 @@
 // Packing for gemm_s8 kernels of form u8 runs: 16-bit accumulation whose bounds are proved from the
-// weights.
+// weights. And the proof that those of form u8 pairs ask for, a run of one everywhere.
 //
 // vpmaddubsw sums two products of a column into an int16 lane. For lhs values in [0, bound], a lane
 // stays within int16 over a run of quads while bound · (sum of the run's positive weights in that
@@ -48,6 +48,10 @@ class PackedRuns {
   size_t stride_ = 0;
   std::vector<std::vector<std::byte>> panels_;
 };
+
+// Whether no pair of neighbours of p, in any column of b, can leave int16 when it multiplies lhs
+// values in [0, bound]. Values of b minus zero points are int8s.
+bool pairs_fit(const PackGemmS8& args, int bound);
 
 // The most quads that a place can name.
 constexpr size_t kMaxRunDepth = size_t{4} << 16;

@@ -3,13 +3,15 @@
 //   dst[i][j] = (accumulate ? dst[i][j] : 0) + sum over p of lhs[i][p] · rhs[p][j]
 //                                                             i < m <= mr, j < n <= nr, p < k
 //
-// A kernel reads its operands in one of three forms:
+// A kernel reads its operands in one of four forms:
 //   i16: both widened to int16 with their zero points subtracted (|value| <= 255; transformed by
 //        winograd_s8.h up to 2295), so that one kernel serves u8 and s8 on both sides and nothing
 //        is left to correct.
 //   u8:  lhs as uint8 with its zero point still in it (s8 enters as x + 128), rhs as int8 with its
 //        zero point subtracted, which is possible where the difference fits. The driver takes
 //        zero_point · (sum of column j) off the result.
+//   u8 pairs: as u8, where the packer proved that lhs · rhs of two neighbours of p, 2i and 2i + 1,
+//        sums within int16.
 //   u8 runs: lhs as in u8; rhs as quads of p in the order in which they are visited, each with the
 //        place of its quad of lhs, cut into runs whose products may be summed in int16.
 //
@@ -20,8 +22,8 @@
 //      (the packer pads). For u8 runs: n / 8 strips of RunSections, one after another.
 // dst: [m][n] int32, 64-byte aligned scratch of the driver.
 // Overflow: sums are exact while they fit int32 (k·255·255 < 2^31 always does) and wrap modulo 2^32
-// beyond, on every ISA alike; no intermediate saturates. For u8 runs that is what the packer
-// proved, for lhs values up to the bound it was given (gemm_runs.h).
+// beyond, on every ISA alike; no intermediate saturates. For u8 pairs and u8 runs that is what
+// the packer proved, for lhs values up to the bound it was given (gemm_runs.h).
 #pragma once
 
 #include <cstddef>
@@ -29,7 +31,7 @@
 
 namespace lepton {
 
-enum class GemmS8Form : uint8_t { kI16, kU8, kU8Runs };
+enum class GemmS8Form : uint8_t { kI16, kU8, kU8Pairs, kU8Runs };
 constexpr bool reads_u8(GemmS8Form form) { return form != GemmS8Form::kI16; }
 
 // A part of a strip of eight columns: runs of four quads, then of two, then single quads. After it

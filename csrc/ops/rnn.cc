@@ -11,7 +11,8 @@
 //   have one entry, one per direction or one per direction and column. Packed: pack_gemm_s8.
 //   Each row of X and each H is quantised to uint8 over its own range, so a sequence's result
 //   depends neither on the others in its batch nor on the number of threads.
-// Kernel: a line of gemm_f32_kernels.inc or gemm_s8_kernels.inc, or none for the preferred one.
+// Kernel: a line of gemm_f32_kernels.inc or gemm_s8_kernels.inc, or none for the preferred one. The
+// attribute recurrent_kernel names another one for R.
 #include "ops/rnn.h"
 
 #include <algorithm>
@@ -53,8 +54,9 @@ Status RnnOp::init(const StepDesc& step, RnnKind kind, bool integer) {
   if (hidden_ < 0 || hidden_ > kMaxWidth || input_ > kMaxWidth)
     return invalid_model(name_ + ": hidden_size or input_size is out of range");
   LEPTON_RETURN_IF_ERROR(init_equations(step));
-  LEPTON_RETURN_IF_ERROR(w_.init(step, kW, integer ? 8 : -1, integer ? 9 : -1));
-  LEPTON_RETURN_IF_ERROR(r_.init(step, kR, integer ? 10 : -1, integer ? 11 : -1));
+  LEPTON_RETURN_IF_ERROR(w_.init(step, step.kernel, kW, integer ? 8 : -1, integer ? 9 : -1));
+  const std::string_view recurrent = attrs.s("recurrent_kernel", step.kernel);
+  LEPTON_RETURN_IF_ERROR(r_.init(step, recurrent, kR, integer ? 10 : -1, integer ? 11 : -1));
   if (w_.is_packed() && (hidden_ == 0 || input_ < 0))
     return invalid_model(name_ + ": packed weights without hidden_size and input_size");
   return {};
@@ -100,6 +102,7 @@ Status RnnOp::init_equations(const StepDesc& step) {
     equations.arithmetic = RnnArithmetic(step.isa);
     const RnnActivation* const own = functions + d * static_cast<size_t>(count);
     std::copy(own, own + count, equations.functions);
+    equations.cell = find_lstm_cell(equations, step.isa);
   }
   return {};
 }

@@ -49,6 +49,12 @@ void RnnActivation::apply(float* x, size_t n) const {
   }
 }
 
+RnnActivation RnnActivation::plain(MicroOp op, Isa isa) {
+  RnnActivation function;
+  function.add(op, isa, {});
+  return function;
+}
+
 bool RnnActivation::operator==(const RnnActivation& other) const {
   if (count_ != other.count_) return false;
   for (int i = 0; i < count_; ++i) {

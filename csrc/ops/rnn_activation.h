@@ -13,6 +13,8 @@ namespace lepton {
 // One function with its constants: a chain of micro-ops applied in place.
 class RnnActivation {
  public:
+  // A micro-op without constants.
+  static RnnActivation plain(MicroOp op, Isa isa);
   void apply(float* x, size_t n) const;
   bool operator==(const RnnActivation& other) const;
   bool operator!=(const RnnActivation& other) const { return !(*this == other); }

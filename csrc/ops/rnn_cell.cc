@@ -2,8 +2,23 @@
 // row by row, while they are in L1, through the elementwise kernels.
 #include "ops/rnn_cell.h"
 
+#include "ops/kernel_list.h"
+
 namespace lepton {
 namespace {
+
+struct LstmCellInfo {
+  std::string_view name;
+  Isa isa;
+  LstmCellKernel run;
+};
+#define LEPTON_LSTM_CELL(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
+const LstmCellInfo kLstmCells[] = {
+#include "ops/lstm_cell_kernels.inc"
+};
+#undef LEPTON_LSTM_CELL
+constexpr KernelList<LstmCellInfo> kLstmCellList = {kLstmCells,
+                                                    sizeof kLstmCells / sizeof kLstmCells[0]};
 
 void activate(const RnnEquations& equations, int function, float* x, size_t n) {
   if (equations.clip > 0.f) equations.arithmetic.clip(equations.clip, x, n);
@@ -62,10 +77,14 @@ void lstm_step(const RnnEquations& equations, const RnnStep& step,
                const RnnRecurrence& recurrence) {
   const size_t n = step.hidden;
   recurrence.multiply(0, step.m, step.h, nullptr, step.projected, step.gates);
-  for (size_t i = 0; i < step.m; ++i)
-    if (step.runs(i))
-      lstm_row(equations, step.peepholes, n, step.gates + i * 4 * n, step.c + i * n,
-               step.h + i * n);
+  for (size_t i = 0; i < step.m; ++i) {
+    if (!step.runs(i)) continue;
+    float *const gates = step.gates + i * 4 * n, *const c = step.c + i * n;
+    if (equations.cell != nullptr && step.peepholes == nullptr)
+      equations.cell(n, gates, c, step.h + i * n);
+    else
+      lstm_row(equations, step.peepholes, n, gates, c, step.h + i * n);
+  }
 }
 
 // h = (1 − z) · h~ + z · h = h~ + z · (h − h~)
@@ -114,6 +133,16 @@ void gru_linear_before_reset_step(const RnnEquations& equations, const RnnStep& 
 }
 
 }  // namespace
+
+LstmCellKernel find_lstm_cell(const RnnEquations& equations, Isa isa) {
+  const RnnActivation sigmoid = RnnActivation::plain(MicroOp::kSigmoid, isa);
+  const RnnActivation tanh = RnnActivation::plain(MicroOp::kTanh, isa);
+  const RnnActivation* const own = equations.functions;
+  const bool usual = own[0] == sigmoid && own[1] == tanh && own[2] == tanh;
+  const bool is_lstm = equations.kind == RnnKind::kLstm;
+  if (!is_lstm || !usual || equations.clip > 0.f || equations.input_forget) return nullptr;
+  return kLstmCellList.best(isa)->run;
+}
 
 void run_rnn_step(const RnnEquations& equations, const RnnStep& step,
                   const RnnRecurrence& recurrence) {

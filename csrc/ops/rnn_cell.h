@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ops/lstm_cell.h"
 #include "ops/rnn_activation.h"
 #include "ops/rnn_matrix.h"
 
@@ -28,7 +29,11 @@ struct RnnEquations {
   float clip = 0.f;                  // 0: none
   RnnActivation functions[kMaxFunctions];
   RnnArithmetic arithmetic;
+  LstmCellKernel cell = nullptr;  // where one does all of an LSTM's step but peepholes
 };
+
+// The kernel for these equations; null where they are not those of lstm_cell.h.
+LstmCellKernel find_lstm_cell(const RnnEquations& equations, Isa isa);
 
 // Operands of one step. Rows are dense: hidden or gates · hidden floats.
 struct RnnStep {

@@ -18,7 +18,8 @@ size_t entry_of(size_t entries, const RnnMatrixShape& shape, size_t direction, s
 
 }  // namespace
 
-Status RnnMatrix::init(const StepDesc& step, int weights, int scale, int zero_point) {
+Status RnnMatrix::init(const StepDesc& step, std::string_view kernel, int weights, int scale,
+                       int zero_point) {
   name_ = step.name;
   weights_ = weights;
   integer_ = scale >= 0;
@@ -29,8 +30,7 @@ Status RnnMatrix::init(const StepDesc& step, int weights, int scale, int zero_po
   if (!integer_) {
     if (!packed_ && w.dtype != DType::kF32)
       return unsupported(name_ + ": weights of " + name_of(w.dtype));
-    f32_ = step.kernel.empty() ? gemm_f32_kernels().best(step.isa)
-                               : gemm_f32_kernels().find(step.kernel);
+    f32_ = kernel.empty() ? gemm_f32_kernels().best(step.isa) : gemm_f32_kernels().find(kernel);
     epilogue_f32_ = best_epilogue_f32(step.isa);
     if (f32_ == nullptr) return invalid_model(name_ + ": its kernel does not run here");
     return {};
@@ -47,10 +47,11 @@ Status RnnMatrix::init(const StepDesc& step, int weights, int scale, int zero_po
       return invalid_model(name_ + ": the zero point does not fit the weights");
   }
   // Without a look at the values: signed ones without a zero point are what they are.
-  s8_ = step.kernel.empty() ? &best_gemm_s8(step.isa, signed_ && zero_point_ < 0)
-                            : gemm_s8_kernels().find(step.kernel);
+  s8_ = kernel.empty() ? &best_gemm_s8(step.isa, signed_ && zero_point_ < 0)
+                       : gemm_s8_kernels().find(kernel);
   if (s8_ == nullptr) return invalid_model(name_ + ": its kernel does not run here");
-  if (!packed_ && s8_->form == GemmS8Form::kU8Runs)
+  const GemmS8Form form = s8_->form;
+  if (!packed_ && (form == GemmS8Form::kU8Runs || form == GemmS8Form::kU8Pairs))
     return invalid_model(name_ + ": its kernel needs packed weights");
   epilogue_s8_ = best_epilogue_s8(EpilogueS8Kind::kF32, step.isa);
   lhs_ = GemmS8Lhs(*s8_, false, step.isa);

@@ -59,8 +59,10 @@ struct RnnProduct {
 class RnnMatrix {
  public:
   // Operands: the weights [directions, columns, k], or with attribute packed = 1 the bytes that
-  // `lower` packed; for integer weights their scale and zero point (-1: float weights).
-  Status init(const StepDesc& step, int weights, int scale, int zero_point);
+  // `lower` packed for the kernel (empty: the preferred one); for integer weights their scale and
+  // zero point (-1: float weights).
+  Status init(const StepDesc& step, std::string_view kernel, int weights, int scale,
+              int zero_point);
 
   bool is_packed() const { return packed_; }
   Status bind(BindContext& context, const RnnMatrixShape& shape, BoundRnnMatrix* bound) const;

@@ -64,7 +64,9 @@ class Executor:
 def kernel_digest() -> str:
     """SHA-256 of the kernel lists, their contracts and packers: what plans depend on."""
 
-def choose_gemm_s8(isa: str, b: Array, zero_points: Array | None = None, bound: int = 255) -> str:
+def choose_gemm_s8(
+    isa: str, b: Array, zero_points: Array | None = None, bound: int = 255, few_rows: bool = False
+) -> str:
     """Name of the gemm_s8 kernel preferred for a target capped at isa and for this constant b.
 
     Operands as for pack_gemm_s8: not every kernel can hold every value of b minus its zero points,
@@ -82,7 +84,7 @@ def gemm_run_statistics(
 def kernels() -> list[dict[str, Any]]:
     """Every line of the kernel lists: family, name, isa, mr, nr, kr, kind, available.
 
-    gemm_s8 lines also have nv and form ("u8", "u8 runs" or "i16").
+    gemm_s8 lines also have nv and form ("u8", "u8 pairs", "u8 runs" or "i16").
     """
 
 def machine_isas() -> list[str]:

@@ -76,6 +76,7 @@ def depths(kr: int) -> list[int]:
 OPERANDS = {  # dtype and range of both operands, by the form a kernel reads them in
     "i16": (("int16", -255, 255), ("int16", -255, 255)),
     "u8": (("uint8", 0, 255), ("int8", -128, 127)),
+    "u8 pairs": (("uint8", 0, 255), ("int8", -64, 64)),
     "u8 runs": (("uint8", 0, 255), ("int8", -128, 127)),
 }
 
@@ -151,7 +152,7 @@ def test_k_in_two_calls(line: Line, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("line", lines("gemm_s8"))
 def test_gemm_s8_wraps(line: Line) -> None:
     """Beyond 2^31 the sum wraps; it never saturates."""
-    k, n = 80000, line["nr"]
+    k, n = 160000, line["nr"]
     (lhs_dtype, _, lhs_most), (rhs_dtype, _, rhs_most) = OPERANDS[line["form"]]
     lhs = np.full((1, k), lhs_most, lhs_dtype)
     panel = panel_of(line, np.full((k, n), rhs_most, rhs_dtype))
@@ -177,6 +178,7 @@ def test_model_notices_missing_tiles() -> None:
     assert "tile model: no tiles are configured" in done.stderr
 
 
+PAIR_LINES = [line for line in lines("gemm_s8") if line.values[0]["form"] == "u8 pairs"]
 RUN_LINES = [line for line in lines("gemm_s8") if line.values[0]["form"] == "u8 runs"]
 WEIGHTS = {
     "7 bit": lambda rng, shape: rng.integers(-64, 64, shape),
@@ -203,6 +205,32 @@ def test_sums_of_runs_stay_in_16_bits(
             lhs = np.where(np.sign(rhs[:, j]) == sign, bound, 0).astype(np.uint8)
             got = _core.testing.gemm_s8(line["name"], 1, n, k, lhs, k, panel, False)
             np.testing.assert_array_equal(got[:n], lhs.astype(np.int64) @ rhs.astype(np.int64))
+
+
+@pytest.mark.parametrize("line", PAIR_LINES)
+@pytest.mark.parametrize("bound", [1, 127, 128, 200, 255])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_pairs_are_proved(line: Line, rng: np.random.Generator, bound: int, sign: int) -> None:
+    """The heaviest pair that is taken sums exactly; one more is refused, wherever it stands."""
+    k, n, name = 38, line["nr"] + 3, line["name"]
+    most = min(32767 // bound, 254)
+    rhs = np.zeros((k, n), np.int8)
+    at, column = int(rng.integers(k // 2)) * 2, int(rng.integers(n))
+    rhs[at : at + 2, column] = sign * np.array([min(most, 127), max(most - 127, 0)])
+    a = np.full((2, k), bound, np.uint8)
+    attrs = {"packed": 1, "k": k, "n": n}
+    packed = _core.pack_gemm_s8(name, rhs, None, bound)
+    got = run_op(
+        "lepton.QLinearMatMul", [a, packed], attrs, constants=[1], kernel=name, outputs=("int32",)
+    )[0]
+    np.testing.assert_array_equal(got, a.astype(np.int64) @ rhs.astype(np.int64))
+    assert _core.choose_gemm_s8(line["isa"], rhs, None, bound, few_rows=True) == name
+    if most == 254:
+        return
+    rhs[at + 1, column] += sign
+    with pytest.raises(ValueError, match="16 bits"):
+        _core.pack_gemm_s8(name, rhs, None, bound)
+    assert _core.choose_gemm_s8(line["isa"], rhs, None, bound, few_rows=True) != name
 
 
 @pytest.mark.parametrize("line", RUN_LINES)

@@ -159,6 +159,28 @@ def test_lstm_options(
     check("LSTM", operands(rng, "LSTM", 6, 3, 8, 12, omit=omit), attrs, isa)
 
 
+@pytest.mark.parametrize("hidden", [1, 8, 15, 17, 40])
+def test_lstm_extremes(hidden: int, isa: str, rng: np.random.Generator) -> None:
+    """Gates far beyond saturation, tiny ones, a huge state, and NaN in one unit alone."""
+    inputs = operands(rng, "LSTM", 1, 3, 4, hidden, omit="lp")
+    bias = rng.choice([-1e30, -200, -50, -1e-6, 0, 1e-7, 50, 200, 1e30], (1, 8 * hidden))
+    inputs[3] = bias.astype(F32)
+    inputs[3][:, 4 * hidden :] = 0
+    for i in (0, 5):
+        inputs[i] = np.zeros_like(inputs[i])
+    state = rng.standard_normal(inputs[6].shape) * rng.choice(  # type: ignore[union-attr]
+        [1e-30, 1e-3, 1, 1e15],
+        inputs[6].shape,  # type: ignore[union-attr]
+    )
+    state[0, 1, hidden // 2] = np.nan
+    inputs[6] = state.astype(F32)
+    with np.errstate(over="ignore"):
+        want = recurrent("LSTM", *inputs)
+    for got, expected in zip(run("LSTM", inputs, {}, isa), want, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=2e-6, atol=2e-17)
+        assert np.isnan(got).sum() == 1
+
+
 @pytest.mark.parametrize(
     "names",
     [

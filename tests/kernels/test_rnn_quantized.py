@@ -10,6 +10,7 @@ import pytest
 
 from harness import run_op
 from kernels.test_rnn import OPS, lowered, operands, outputs_of
+from lepton_rt import _core
 from lepton_rt.errors import Error
 from rnn_oracle import recurrent
 
@@ -149,3 +150,18 @@ def test_operands_that_do_not_fit(change: dict[int, Any], rng: np.random.Generat
         inputs[i] = array
     with pytest.raises(Error):
         run_op("lepton.DynamicQuantizeLSTM", inputs, {}, outputs=outputs_of("LSTM"))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("op", OPS)
+def test_weights_of_seven_bits(op: str, batch: int, isa: str, rng: np.random.Generator) -> None:
+    """Products in 16 bits change no bit of the result; R may have a kernel of its own."""
+    inputs = [*operands(rng, op, 5, batch, 37, 70), *[None] * 12][:12]
+    for i in (1, 2):
+        inputs[i] = rng.integers(-64, 65, inputs[i].shape).astype(np.int8)  # type: ignore[union-attr]
+        inputs[6 + 2 * i] = np.asarray(1 / 700, F32)
+    run(op, inputs, {}, isa)
+    _, attrs, kernel = lowered(f"lepton.DynamicQuantize{op}", inputs, {}, isa)
+    forms = {line["name"]: line["form"] for line in _core.kernels() if line["family"] == "gemm_s8"}
+    recurrent_kernel = attrs.get("recurrent_kernel", kernel)
+    assert forms[recurrent_kernel] == ("u8 pairs" if isa in ("avx2", "avx512") else "u8")

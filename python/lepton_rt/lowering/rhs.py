@@ -20,6 +20,9 @@ __all__ = ["FULL_RANGE", "PackedRhs", "pack_all", "pack_rhs"]
 FULL_RANGE = 255
 """The largest activation as uint8 where nothing in the graph proves less."""
 
+_FORMS_BY_RANGE = ("u8", "u8 pairs", "u8 runs", "i16")
+"""Where one instruction set has several, each holds what those before it hold."""
+
 Operand = tuple[Array, "Array | None"]
 """b [..., k, n] and its zero points (1, n or batch * n entries, None: 0)."""
 
@@ -52,29 +55,34 @@ def pack_rhs(
 
 
 def pack_all(
-    context: LowerContext, operands: Sequence[Sequence[Operand]], bound: int = FULL_RANGE
+    context: LowerContext,
+    operands: Sequence[Sequence[Operand]],
+    bound: int = FULL_RANGE,
+    few_rows: bool = False,
 ) -> list[PackedRhs]:
-    """Packs operands that share one kernel, each of them one or several matrices in a row."""
+    """Packs operands that share one kernel, each of them one or several matrices in a row.
+
+    few_rows: the other operand mostly has one to three.
+    """
     parts = [(np.ascontiguousarray(b), zeros) for operand in operands for b, zeros in operand]
     if "gemm_s8" in context.choice:
         with suppress(ValueError):  # it cannot hold these values
             return [_pack(context.choice["gemm_s8"], operand, bound) for operand in operands]
-    kernel = _common_kernel(context.isa, parts, bound)
+    kernel = _common_kernel(context.isa, parts, bound, few_rows)
     return [_pack(kernel, operand, bound) for operand in operands]
 
 
-def _common_kernel(isa: str, parts: Sequence[Operand], bound: int) -> str:
+def _common_kernel(isa: str, parts: Sequence[Operand], bound: int, few_rows: bool) -> str:
     """The kernel for all of them: what one of them cannot have, none gets."""
-    chosen = [_core.choose_gemm_s8(isa, b, zeros, bound) for b, zeros in parts]
-    order = [name for name in _forms() if name in chosen]
-    return next((name for name in order if _forms()[name] == "i16"), order[0])
+    chosen = [_core.choose_gemm_s8(isa, b, zeros, bound, few_rows) for b, zeros in parts]
+    return max(chosen, key=lambda name: _FORMS_BY_RANGE.index(_forms()[name]))
 
 
 def _pack(kernel: str, operand: Sequence[Operand], bound: int) -> PackedRhs:
     parts = [(np.ascontiguousarray(b), zeros) for b, zeros in operand]
     packed = [_core.pack_gemm_s8(kernel, b, zeros, bound) for b, zeros in parts]
     if _forms()[kernel] != "u8 runs":
-        return PackedRhs(kernel, np.concatenate(packed), _note_of(kernel))
+        return PackedRhs(kernel, np.concatenate(packed), _note_of(kernel, bound))
     columns = _columns()[kernel]
     strides = [
         data.size // (-(-b.shape[-1] // columns) * int(np.prod(b.shape[:-2])))
@@ -102,8 +110,9 @@ def _runs_note(counts: dict[str, int], bound: int) -> str:
     )
 
 
-def _note_of(kernel: str) -> str:
-    return "weights as int16" if _forms()[kernel] == "i16" else ""
+def _note_of(kernel: str, bound: int) -> str:
+    pairs = f"16-bit sums of pairs; activations <= {bound}"
+    return {"i16": "weights as int16", "u8 pairs": pairs}.get(_forms()[kernel], "")
 
 
 @cache

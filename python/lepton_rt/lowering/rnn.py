@@ -98,9 +98,13 @@ def _dynamic_quantize(node: Node, context: LowerContext) -> Step | None:
         i: _matrices(node, weights, zero, recurrent=i == 2)
         for i, weights, zero in ((1, w, points[0]), (2, r, points[1]))
     }
-    packed = pack_all(context, [matrices[1], matrices[2]])
-    step.kernel, step.note = packed[0].kernel, packed[0].note
-    for i, rhs in zip((1, 2), packed, strict=True):
+    (rhs_w,) = pack_all(context, [matrices[1]])
+    (rhs_r,) = pack_all(context, [matrices[2]], few_rows=True)
+    step.kernel, step.note = rhs_w.kernel, rhs_w.note
+    if rhs_r.kernel != rhs_w.kernel:
+        step.attrs["recurrent_kernel"] = rhs_r.kernel
+        step.note = "; ".join(filter(None, [rhs_w.note, f"R by {rhs_r.kernel}", rhs_r.note]))
+    for i, rhs in ((1, rhs_w), (2, rhs_r)):
         step.inputs[i] = context.add_constant(rhs.data, f"{node.inputs[i]}.packed")
     step.inputs[9] = step.inputs[11] = ""
     step.attrs.update(packed=1, hidden_size=r.shape[2], input_size=w.shape[2])
