@@ -65,10 +65,61 @@ EpilogueS8Params epilogue_of(const GemmS8Plan& plan, const GemmS8Block& block,
   return out;
 }
 
+// Panels that one epilogue takes where there is a single row: with little work in each, calls and
+// what epilogues set up would show.
+constexpr size_t kRowAccumulators = size_t{kMaxMr} * kMaxNr;
+
+// The row against panels [first, last), at most kRowAccumulators columns.
+void multiply_row(const GemmS8Plan& plan, const GemmS8Block& block, size_t first, size_t last) {
+  alignas(kCacheLine) int32_t acc[kRowAccumulators];
+  int32_t corrections[kRowAccumulators];  // corrected biases, or the columns' sums
+  const bool corrects_rows = block.zero_points != nullptr && reads_u8(plan.kernel->form);
+  GemmS8Params params = {};
+  params.m = 1;
+  params.k = gemm_k_padded(*plan.kernel, plan.k);
+  params.lhs = block.rows;
+  params.lhs_stride = block.row_stride;
+  GemmS8Panel panel = gemm_s8_panel(*plan.kernel, plan.n, plan.packed, plan.panel_stride, first);
+  EpilogueS8Params out = epilogue_of(plan, block, panel, acc);
+  out.m = 1;
+  out.n = 0;
+  for (size_t p = first; p < last; ++p, out.n += panel.columns) {
+    panel = gemm_s8_panel(*plan.kernel, plan.n, plan.packed, plan.panel_stride, p);
+    int32_t* const correction = corrections + out.n;
+    if (corrects_rows)
+      std::copy(panel.sums, panel.sums + panel.columns, correction);
+    else if (p == first)
+      out.bias = corrected_bias(plan, panel, plan.zero_point, correction);
+    else
+      corrected_bias(plan, panel, plan.zero_point, correction);
+    params.n = panel.width;
+    params.rhs = panel.values;
+    params.dst = acc + out.n;
+    plan.kernel->run(params);
+  }
+  const size_t column = first * static_cast<size_t>(plan.kernel->nr);
+  if (corrects_rows) {
+    out.bias = plan.bias == nullptr ? nullptr : plan.bias + column;
+    out.column_sum = corrections;
+    out.row_zero_point = block.zero_points;
+  }
+  out.row_scale = block.row_scale;
+  if (block.residual != nullptr)
+    out.residual = static_cast<const uint8_t*>(block.residual) + column * plan.dst_size;
+  out.dst = static_cast<uint8_t*>(block.dst) + column * plan.dst_size;
+  plan.epilogue(out);
+}
+
 }  // namespace
 
 void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
   if (plan.sparse != nullptr) return gemm_s8_sparse_block(plan, block);
+  if (block.m == 1) {
+    const size_t step = kRowAccumulators / static_cast<size_t>(plan.kernel->nr);
+    for (size_t p = block.first; p < block.last; p += step)
+      multiply_row(plan, block, p, std::min(p + step, block.last));
+    return;
+  }
   alignas(kCacheLine) int32_t acc[kMaxMr * kMaxNr];
   int32_t bias[kMaxNr];
   const auto* const rows = static_cast<const std::byte*>(block.rows);
