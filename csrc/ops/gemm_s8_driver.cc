@@ -36,11 +36,11 @@ PanelProduct product_of(const GemmS8Plan& plan, const GemmS8Block& block,
   return product;
 }
 
-// The panel after p in shares for the register tiles of this one; empty after the last, and for a
-// single row, which only streams weights: all at once the lines of a panel would be in its way.
+// The panel after p in shares for the register tiles of this one; empty after the last. A single
+// row has none: it only streams weights, and all at once the lines of a panel would be in its way.
 Prefetch next_panel(const GemmS8Plan& plan, const GemmS8Block& block, const PanelProduct& product,
                     size_t p) {
-  if (p + 1 >= block.last || block.m == 1) return {};
+  if (p + 1 >= block.last) return {};
   PanelProduct whole = product;
   whole.rows = std::min(block.m, accumulator_rows(product.mr));
   const size_t tiles = ceil_div(block.m, product.mr) * panel_pieces(whole);
@@ -65,8 +65,8 @@ EpilogueS8Params epilogue_of(const GemmS8Plan& plan, const GemmS8Block& block,
   return out;
 }
 
-// Panels that one epilogue takes where there is a single row: with little work in each, calls and
-// what epilogues set up would show.
+// Columns that one epilogue takes where there is a single row: with little work in each panel,
+// calls and what epilogues set up would show.
 constexpr size_t kRowAccumulators = size_t{kMaxMr} * kMaxNr;
 
 // The row against panels [first, last), at most kRowAccumulators columns.
@@ -74,6 +74,8 @@ void multiply_row(const GemmS8Plan& plan, const GemmS8Block& block, size_t first
   alignas(kCacheLine) int32_t acc[kRowAccumulators];
   int32_t corrections[kRowAccumulators];  // corrected biases, or the columns' sums
   const bool corrects_rows = block.zero_points != nullptr && reads_u8(plan.kernel->form);
+  const GemmS8KernelInfo& kernel = few_rows_gemm_s8(*plan.kernel);
+  const TileScope tiles(kernel);
   GemmS8Params params = {};
   params.m = 1;
   params.k = gemm_k_padded(*plan.kernel, plan.k);
@@ -95,7 +97,7 @@ void multiply_row(const GemmS8Plan& plan, const GemmS8Block& block, size_t first
     params.n = panel.width;
     params.rhs = panel.values;
     params.dst = acc + out.n;
-    plan.kernel->run(params);
+    kernel.run(params);
   }
   const size_t column = first * static_cast<size_t>(plan.kernel->nr);
   if (corrects_rows) {
