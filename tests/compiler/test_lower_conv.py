@@ -11,7 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 import lepton_rt
 from conv_oracle import convolve
 from lepton_rt import _core
+from lepton_rt.graph.ir import Graph
+from lepton_rt.lower import LowerContext
 from lepton_rt.lowering import winograd_s8
+from lepton_rt.lowering.rhs import pack_rhs
 
 
 @pytest.mark.parametrize("group", [1, 2])
@@ -99,6 +102,20 @@ def test_integer_winograd_where_it_pays(isa: str, size: int) -> None:
     for change in ({"strides": [2, 2]}, {"group": 2}, {"channels_last": 0}):
         assert not winograd_s8.pays({"channels_last": 1, **change}, w, zeros, (1, 14, 14, 64))
     assert not winograd_s8.pays({"channels_last": 1}, w, zeros, (1, "h", 14, 64))
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.9, True), (0.5, False), (0.1, False)])
+def test_integer_winograd_leaves_sparse_weights_alone(share: float, expected: bool) -> None:
+    """Where the direct product skips enough zeros, Winograd would multiply them again."""
+    rng = np.random.default_rng(0)
+    w = np.rint(rng.standard_normal((64, 64, 3, 3)) * 20).clip(-63, 63).astype(np.int8)
+    held = rng.random((4, 16, 3, 3)) < share
+    w *= np.repeat(np.repeat(held, 16, axis=0), 4, axis=1)
+    context = LowerContext(Graph(), "avx2")
+    direct = pack_rhs(context, w.transpose(2, 3, 1, 0).reshape(1, 576, 64), None)
+    assert direct.visited == pytest.approx(held.mean(), abs=0.02)
+    found = winograd_s8.product_kernel(direct.kernel, direct.visited)
+    assert (found is not None) == expected
 
 
 @pytest.mark.skipif(

@@ -13,7 +13,7 @@ from lepton_rt.plan import Step, StepAttr
 
 from . import winograd, winograd_s8
 from .epilogue import clamp, requantisation
-from .rhs import pack_rhs
+from .rhs import PackedRhs, pack_rhs
 
 __all__ = ["RULES"]
 
@@ -97,7 +97,7 @@ def _integer_conv(node: Node, context: LowerContext) -> Step | None:
     else:
         rhs = pack_rhs(context, _tap_major(weights, group), zeros)
         kernel, packed, note = rhs.kernel, rhs.data, rhs.note
-        products = _winograd_kernel(node, context, kernel, weights, zeros)
+        products = _winograd_kernel(node, context, rhs, weights, zeros)
         if products is not None:
             kernel, packed = products, winograd_s8.pack_weights(products, weights, zeros)
             note = "exact Winograd F(2x2, 3x3)"
@@ -120,7 +120,7 @@ def _integer_conv(node: Node, context: LowerContext) -> Step | None:
 
 
 def _winograd_kernel(
-    node: Node, context: LowerContext, preferred: str, weights: Array, zeros: Array
+    node: Node, context: LowerContext, direct: PackedRhs, weights: Array, zeros: Array
 ) -> str | None:
     """The kernel for integer Winograd's products; None where the direct product is better."""
     shape = context.value(node.inputs[0]).shape
@@ -128,7 +128,7 @@ def _winograd_kernel(
         return None
     if not winograd_s8.pays(node.attrs, weights, zeros, tuple(shape)):
         return None
-    return winograd_s8.product_kernel(preferred)
+    return winograd_s8.product_kernel(direct.kernel, direct.visited)
 
 
 def _transposed(node: Node, context: LowerContext) -> Step | None:

@@ -34,6 +34,8 @@ class PackedRhs:
     kernel: str
     data: Array
     note: str
+    visited: float = 1.0
+    """Quads that the kernel multiplies, in those of a dense matrix: zeros left out, others split."""
 
 
 def pack_rhs(
@@ -96,7 +98,9 @@ def _pack(kernel: str, operand: Sequence[Operand], bound: int) -> PackedRhs:
         k, n, matrices = b.shape[-2], b.shape[-1], int(np.prod(b.shape[:-2]))
         for key, count in _core.gemm_run_statistics(kernel, k, n, matrices, data).items():
             counts[key] += count
-    return PackedRhs(kernel, np.concatenate(packed), _runs_note(counts, bound))
+    visited = counts["runs4"] + counts["runs2"] + counts["runs1"]
+    ratio = visited / max(counts["dense"], 1)
+    return PackedRhs(kernel, np.concatenate(packed), _runs_note(counts, bound), ratio)
 
 
 def _runs_note(counts: dict[str, int], bound: int) -> str:

@@ -18,15 +18,21 @@ TILE = 2
 """Outputs per tile and axis; `csrc/ops/winograd_s8.h` has the transforms that run."""
 
 _CHANNELS = 16
+# Quads that the direct product visits, in those of dense weights: with fewer it is the faster one.
+# Measured, docs/performance.md.
+_PAYS_ABOVE = 0.75
 # 2G, so that transformed weights are integers and sums of products four times the result.
 _G2 = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]])
 
 
-def product_kernel(preferred: str) -> str | None:
+def product_kernel(preferred: str, visited: float = 1.0) -> str | None:
     """The gemm_s8 kernel of int16 operands to use where `preferred` is best for the direct product.
 
-    None where that multiplies four bytes in one instruction, which Winograd cannot outrun.
+    visited: `PackedRhs.visited` of the direct product's weights. None where that multiplies four
+    bytes in one instruction, or leaves so many zeros out that Winograd, which cannot, is slower.
     """
+    if visited < _PAYS_ABOVE:
+        return None
     lines = [line for line in _core.kernels() if line["family"] == "gemm_s8"]
     form = next((line["form"] for line in lines if line["name"] == preferred), "u8")
     if form not in ("i16", "u8 runs"):
