@@ -67,6 +67,25 @@ def same_file(record: Record) -> list[dict[str, Any]]:
     return made
 
 
+def sparse(record: Record) -> list[dict[str, Any]]:
+    """Our pruned int8 variants beside the fastest dense int8 of ours and of the peers.
+
+    Random weights bear no pruning, so errors say nothing here; they choose among the dense ones.
+    """
+    dense = {
+        (p["network"], p["batch"], p["threads"]): p
+        for p in pairings(record)
+        if p["precision"] == "int8"
+    }
+    made = []
+    for row in record["rows"]:
+        pair = dense.get((row["network"], row.get("batch"), row.get("threads")))
+        if pair and row["precision"] == "sparse int8" and "wall_ms" in row:
+            to_own, to_peer = ratio(pair["own"], row), ratio(pair["peer"], row)
+            made.append({**pair, "sparse": row, "to_own": to_own, "to_peer": to_peer})
+    return made
+
+
 def summary(record: Record) -> str:
     """A row per network and batch size: the ratios to the best peer, and the errors in int8."""
     lines = [heading(record), ""]
@@ -105,6 +124,12 @@ def table(record: Record) -> str:
         parts.append(
             "The same 8×8-bit file, quantised by ONNX Runtime, in both; lepton_rt computes it "
             f"exactly:\n\n{_same_file_table(shared)}"
+        )
+    pruned = sparse(record)
+    if pruned:
+        parts.append(
+            "Layers but the first and the last pruned by blocks, int8, beside dense int8 (random "
+            f"weights: speed alone):\n\n{_sparse_table(pruned)}"
         )
     return "\n\n".join(parts)
 
@@ -153,6 +178,24 @@ def _same_file_table(shared: list[dict[str, Any]]) -> str:
         lines.append(
             f"| {NETWORKS[case['network']].title} | {case['batch']} | {case['threads']} "
             f"| {milliseconds(case['own']):.3g} | {' | '.join(cells)} |"
+        )
+    return "\n".join(lines)
+
+
+def _sparse_table(pruned: list[dict[str, Any]]) -> str:
+    lines = [
+        "| network | batch | threads | pruned | lepton_rt, ms | to its own dense int8 "
+        "| to the best peer's dense int8 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case in pruned:
+        row, own, peer = case["sparse"], case["own"], case["peer"]
+        lines.append(
+            f"| {NETWORKS[case['network']].title} | {case['batch']} | {case['threads']} "
+            f"| {row['variant'].removeprefix('sparse')} % | {milliseconds(row):.3g} "
+            f"| {_spread(case['to_own'])} of {milliseconds(own):.3g} ms ({own['variant']}) "
+            f"| {_spread(case['to_peer'])} of {milliseconds(peer):.3g} ms "
+            f"({peer['runtime']} {peer['variant']}) |"
         )
     return "\n".join(lines)
 

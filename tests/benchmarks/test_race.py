@@ -44,6 +44,8 @@ def test_a_race(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
             ("lepton", "fp32", threads),
             ("lepton", "int8", threads),
             ("lepton", "ort-qdq", threads),
+            ("lepton", "sparse75", threads),
+            ("lepton", "sparse90", threads),
             ("ort", "fp32", threads),
             ("ort", "qdq", threads),
             ("ort", "qdq-exact", threads),
@@ -56,17 +58,21 @@ def test_a_race(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert row["load_ms"] > 0
         assert row["first_run_ms"] > 0
         assert row["peak_rss_mb"] > 0
-        assert row["error"] < (1e-5 if row["variant"] == "fp32" else 0.2)
+        if row["precision"] != "sparse int8":
+            assert row["error"] < (1e-5 if row["variant"] == "fp32" else 0.2)
+    errors = [finished["lepton", v, 1]["error"] for v in ("int8", "sparse75", "sparse90")]
+    assert errors[0] < errors[1] < errors[2], "pruned variants are not what ran"
     assert finished["lepton", "int8", 1]["error"] > 1e-4, "int8 is not what ran"
     assert all("no layer" in r["absent"] for r in record["rows"] if "dynamic" in r["variant"])
     assert set(record["packages"]) == {"lepton", "ort"}
-    assert shown.count("| LeNet-size CNN | 1 |") == 4 + 2  # precisions × threads; the same file
+    # Precisions × threads, the same file × threads, sparsities × threads.
+    assert shown.count("| LeNet-size CNN | 1 |") == 4 + 2 + 4
     assert "geometric mean" in shown
     race.main(["--render", str(path), "--show", "summary"])
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("| LeNet")]
     assert line.count("(ort)") == 4
     race.main(["--render", str(path), "--show", "all"])
-    assert capsys.readouterr().out.count("\n| lenet | 1 |") == 14
+    assert capsys.readouterr().out.count("\n| lenet | 1 |") == 18
 
 
 def test_a_missing_runtime_is_a_row(
@@ -107,10 +113,12 @@ def test_hidden_features_stay_hidden(cache: Path) -> None:
     assert not [name for name in seen if name.startswith("AVX512")]
 
 
-def row(runtime: str, variant: str, ms: list[float], error: float) -> dict[str, object]:
+def row(
+    runtime: str, variant: str, ms: list[float], error: float, precision: str = "int8"
+) -> dict[str, object]:
     times = {"wall_ms": quantiles(ms), "cpu_ms": quantiles(ms)}
     rounds = {"round_wall_ms": ms, "round_cpu_ms": ms}
-    case = {"network": "lenet", "batch": 1, "threads": 1, "precision": "int8"}
+    case = {"network": "lenet", "batch": 1, "threads": 1, "precision": precision}
     return {**case, "runtime": runtime, "variant": variant, "error": error, **times, **rounds}
 
 
@@ -126,6 +134,21 @@ def test_ours_is_the_fastest_variant_that_is_no_less_accurate() -> None:
     assert (pair["own"]["variant"], pair["peer"]["variant"]) == ("fine", "qdq")
     assert pair["ratio"]["median"] == 3.0
     assert pair["ratio"]["p10"] == pytest.approx(2.2)
+
+
+def test_pruned_variants_have_a_table_of_their_own() -> None:
+    """They are no candidates in the int8 table, however fast, and ignore their own error."""
+    rows = [
+        row("lepton", "sparse90", [1.0, 1.0, 1.0], 1.2, "sparse int8"),
+        row("lepton", "int8", [3.0, 3.0, 3.0], 0.1),
+        row("ort", "qdq", [4.0, 5.0, 6.0], 0.2),
+        row("mnn", "broken", [0.1, 0.1, 0.1], 0.9),
+    ]
+    (pair,) = report.pairings({"rows": rows})
+    assert pair["own"]["variant"] == "int8"
+    (case,) = report.sparse({"rows": rows})
+    assert (case["own"]["variant"], case["peer"]["variant"]) == ("int8", "qdq")
+    assert (case["to_own"]["median"], case["to_peer"]["median"]) == (3.0, 5.0)
 
 
 def test_samples_are_the_same_every_time() -> None:

@@ -47,7 +47,7 @@ class Runtime(Protocol):
     MODULE: str
     """What is imported before memory and load time are measured."""
     VARIANTS: Mapping[str, str]
-    """Variant → the precision it races in: "fp32" or "int8"."""
+    """Variant → the precision it races in: "fp32", "int8", or "sparse int8" for pruned weights."""
 
     SAME_FILE: Mapping[str, tuple[str, str]]
     """Variants that run the file of another (runtime, variant)."""

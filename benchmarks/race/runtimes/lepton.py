@@ -1,14 +1,22 @@
-"""lepton_rt, with its own quantiser, and on the file quantised by ONNX Runtime."""
+"""lepton_rt, with its own quantiser and pruned, and on the file quantised by ONNX Runtime."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from . import Absent, Run, Source
 
 PACKAGE = "lepton_rt"
 MODULE = "lepton_rt"
-VARIANTS = {"fp32": "fp32", "int8": "int8", "int8-dynamic": "int8", "ort-qdq": "int8"}
+SPARSITY = {"sparse75": 0.75, "sparse90": 0.9}
+VARIANTS = {
+    "fp32": "fp32",
+    "int8": "int8",
+    "int8-dynamic": "int8",
+    "ort-qdq": "int8",
+    **dict.fromkeys(SPARSITY, "sparse int8"),
+}
 SAME_FILE = {"ort-qdq": ("ort", "qdq")}
 
 
@@ -25,10 +33,13 @@ def build(variant: str, source: Source, path: Path) -> None:
         return lepton_rt.quantize(str(source.onnx), mode="dynamic").save(path)
     if source.network.kind == "recurrent":
         raise Absent("recurrent layers are quantised dynamically")
+    model: Any = str(source.onnx)
+    if variant in SPARSITY:
+        model = lepton_rt.prune(model, SPARSITY[variant])
     batches = [sample[None] for sample in source.calibration()]
     # Layer norms and Gelu leave long tails, which ranges of the smallest squared error cut off.
     method = "mse" if source.network.kind == "transformer" else "minmax"
-    return lepton_rt.quantize(str(source.onnx), batches, method=method, progress=False).save(path)
+    return lepton_rt.quantize(model, batches, method=method, progress=False).save(path)
 
 
 def load(variant: str, source: Source, path: Path, batch: int, threads: int) -> Run:

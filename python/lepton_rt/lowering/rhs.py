@@ -35,7 +35,7 @@ class PackedRhs:
     data: Array
     note: str
     visited: float = 1.0
-    """Quads that the kernel multiplies, in those of a dense matrix: zeros left out, others split."""
+    """Quads that are multiplied, in those of a dense matrix: zeros are left out, others split."""
 
 
 def pack_rhs(
