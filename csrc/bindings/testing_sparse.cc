@@ -17,8 +17,8 @@ namespace {
 template <typename T>
 using Flat = py::array_t<T, py::array::c_style>;
 
-// lhs ends with the last row's last value; dst [m][panels · nr] starts as `start` where that is
-// given.
+// lhs ends with the last row's last value; dst [m][kGemmSparseColumns] starts as `start` where that
+// is given.
 Flat<int32_t> gemm_s8_sparse(const std::string& kernel, size_t m, const Flat<uint8_t>& lhs,
                              size_t lhs_stride, const Flat<uint32_t>& starts,
                              const Flat<uint16_t>& index, const Flat<int8_t>& values, bool at_start,
@@ -31,7 +31,8 @@ Flat<int32_t> gemm_s8_sparse(const std::string& kernel, size_t m, const Flat<uin
   if (starts.size() < 1 || starts.data()[starts.size() - 1] != quads)
     throw py::value_error("bad starts");
   const size_t panels = static_cast<size_t>(starts.size()) - 1;
-  Flat<int32_t> dst(static_cast<py::ssize_t>(m * panels * nr));
+  if (panels * nr > kGemmSparseColumns) throw py::value_error("bad starts");
+  Flat<int32_t> dst(static_cast<py::ssize_t>(m * kGemmSparseColumns));
   if (start) {
     if (start->size() != dst.size()) throw py::value_error("bad start");
     std::memcpy(dst.mutable_data(), start->data(), dst.nbytes());
@@ -43,7 +44,7 @@ Flat<int32_t> gemm_s8_sparse(const std::string& kernel, size_t m, const Flat<uin
   const GuardedBuffer dst_copy(dst.data(), dst.nbytes(), at_start);
   info->run({m, panels, lhs_copy.as<uint8_t>(), lhs_stride, start_copy.as<uint32_t>(),
              index_copy.as<uint16_t>(), value_copy.as<int8_t>(), dst_copy.as<int32_t>(),
-             panels * nr, start.has_value()});
+             start.has_value()});
   std::memcpy(dst.mutable_data(), dst_copy.as<int32_t>(), dst.nbytes());
   return dst;
 }

@@ -62,16 +62,15 @@ inline void step(const uint8_t* lhs, const Rows& rows, const int8_t* values,
 // wait for itself.
 template <size_t kRows>
 inline void multiply(const uint8_t* lhs, const Rows& rows, const uint16_t* index,
-                     const int8_t* values, size_t quads, bool accumulate, int32_t* dst,
-                     size_t dst_stride) {
+                     const int8_t* values, size_t quads, bool accumulate, int32_t* dst) {
   constexpr size_t kChains = kRows == 1 ? 4 : kRows == 2 ? 2 : 1;
   __m512i sum[kChains][kRows];
 #pragma GCC unroll 4
   for (size_t c = 0; c < kChains; ++c)
 #pragma GCC unroll 16
     for (size_t i = 0; i < kRows; ++i)
-      sum[c][i] =
-          c == 0 && accumulate ? _mm512_load_si512(dst + i * dst_stride) : _mm512_setzero_si512();
+      sum[c][i] = c == 0 && accumulate ? _mm512_load_si512(dst + i * kGemmSparseColumns)
+                                       : _mm512_setzero_si512();
   size_t q = quads;
   for (; q >= kChains; q -= kChains, index += kChains, values += kChains * kNr * kKr)
 #pragma GCC unroll 4
@@ -83,7 +82,7 @@ inline void multiply(const uint8_t* lhs, const Rows& rows, const uint16_t* index
   for (size_t i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
     for (size_t c = 1; c < kChains; ++c) sum[0][i] = _mm512_add_epi32(sum[0][i], sum[c][i]);
-    _mm512_store_si512(dst + i * dst_stride, sum[0][i]);
+    _mm512_store_si512(dst + i * kGemmSparseColumns, sum[0][i]);
   }
 }
 
@@ -91,12 +90,11 @@ template <size_t kRows>
 void tile(const GemmS8SparseParams& params, size_t first) {
   const Rows rows(params.lhs_stride);
   const uint8_t* const lhs = params.lhs + first * params.lhs_stride;
-  int32_t* const dst = params.dst + first * params.dst_stride;
+  int32_t* const dst = params.dst + first * kGemmSparseColumns;
   for (size_t p = 0; p < params.panels; ++p) {
     const size_t start = params.starts[p];
     multiply<kRows>(lhs, rows, params.index + start, params.values + start * kNr * kKr,
-                    params.starts[p + 1] - start, params.accumulate, dst + p * kNr,
-                    params.dst_stride);
+                    params.starts[p + 1] - start, params.accumulate, dst + p * kNr);
   }
 }
 

@@ -7,7 +7,7 @@ void gemm_s8_sparse_4x8c4_scalar(const GemmS8SparseParams& params) {
   constexpr size_t kNr = 8, kKr = 4;
   for (size_t t = 0; t < params.m * params.panels; ++t) {
     const size_t i = t / params.panels, panel = t % params.panels;
-    int32_t* const dst = params.dst + i * params.dst_stride + panel * kNr;
+    int32_t* const dst = params.dst + i * kGemmSparseColumns + panel * kNr;
     uint32_t sum[kNr] = {};
     if (params.accumulate)
       for (size_t j = 0; j < kNr; ++j) sum[j] = static_cast<uint32_t>(dst[j]);

@@ -12,15 +12,18 @@
 // starts: [panels + 1] ascending; index and values begin at quad 0, whatever starts[0] is.
 // index: in any order within a panel.
 // values: [quads][nr][4] int8, nr·4-byte aligned.
-// dst: m rows of panels·nr int32, dst_stride elements apart, nr·4-byte aligned, scratch of the
-// driver. Sums are exact while they fit int32 and wrap modulo 2^32 beyond, on every ISA alike; no
-// intermediate saturates.
+// dst: m rows of panels·nr int32, kGemmSparseColumns elements apart and no more than that, 64-byte
+// aligned, scratch of the driver: with one stride its rows need no registers for addresses. Sums
+// are exact while they fit int32 and wrap modulo 2^32 beyond, on every ISA alike; no intermediate
+// saturates.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 namespace lepton {
+
+constexpr size_t kGemmSparseColumns = 64;
 
 struct GemmS8SparseParams {
   size_t m, panels;
@@ -30,7 +33,6 @@ struct GemmS8SparseParams {
   const uint16_t* index;
   const int8_t* values;
   int32_t* dst;
-  size_t dst_stride;
   bool accumulate;
 };
 using GemmS8SparseKernel = void (*)(const GemmS8SparseParams&);

@@ -21,7 +21,7 @@ const GemmS8SparseKernelInfo kSparse[] = {
 
 constexpr size_t kKr = 4;
 // Columns that one epilogue call takes.
-constexpr size_t kGroupColumns = 64;
+constexpr size_t kGroupColumns = kGemmSparseColumns;
 // Rows of lhs that stay in L1 while all panels pass by them.
 constexpr size_t kRowBytes = 32 * 1024;
 
@@ -101,7 +101,6 @@ class Tile {
     params.m = rows;
     params.lhs = static_cast<const uint8_t*>(block_.rows) + row * block_.row_stride;
     params.lhs_stride = block_.row_stride;
-    params.dst_stride = kGroupColumns;
     params.accumulate = accumulate_;
     params.panels = last_ - first_;
     params.starts = sparse_.starts + first_;
