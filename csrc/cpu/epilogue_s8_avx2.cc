@@ -144,20 +144,21 @@ struct Divider {
   __m256 divisor_f32x8;
 };
 
-// The same bits from the correctly rounded reciprocal: two corrections by exact remainders
-// (Markstein, IBM J. Res. Dev. 34(1), 1990), of which the first brings the quotient within a unit
-// of its last place and the second rounds it correctly. Needs every product to stay normal, or so
+// The same bits from the correctly rounded reciprocal and what it lacks: their sum brings the
+// quotient within a unit of its last place, and one correction by an exact remainder rounds it
+// correctly (Markstein, IBM J. Res. Dev. 34(1), 1990). Needs every product to stay normal, or so
 // small that it rounds to zero anyway: scales_are_moderate.
 struct ReciprocalDivider {
   explicit ReciprocalDivider(float divisor)
-      : divisor_f32x8(_mm256_set1_ps(divisor)), reciprocal_f32x8(_mm256_set1_ps(1.f / divisor)) {}
-  __m256 corrected(__m256 q, __m256 v) const {
-    return _mm256_fmadd_ps(_mm256_fnmadd_ps(q, divisor_f32x8, v), reciprocal_f32x8, q);
-  }
+      : divisor_f32x8(_mm256_set1_ps(divisor)),
+        reciprocal_f32x8(_mm256_set1_ps(1.f / divisor)),
+        rest_f32x8(_mm256_set1_ps(static_cast<float>(1. / divisor - 1.f / divisor))) {}
   __m256 operator()(__m256 v) const {
-    return corrected(corrected(_mm256_mul_ps(v, reciprocal_f32x8), v), v);
+    const __m256 q_f32x8 = _mm256_fmadd_ps(v, reciprocal_f32x8, _mm256_mul_ps(v, rest_f32x8));
+    const __m256 left_f32x8 = _mm256_fnmadd_ps(q_f32x8, divisor_f32x8, v);
+    return _mm256_fmadd_ps(left_f32x8, reciprocal_f32x8, q_f32x8);
   }
-  __m256 divisor_f32x8, reciprocal_f32x8;
+  __m256 divisor_f32x8, reciprocal_f32x8, rest_f32x8;
 };
 
 // The quantised addition of a residual: from q's float to the sum in units of the output.

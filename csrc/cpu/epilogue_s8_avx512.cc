@@ -177,20 +177,25 @@ struct Divider {
   __m512 divisor_f32x16;
 };
 
-// The same bits from the correctly rounded reciprocal: two corrections by exact remainders
-// (Markstein, IBM J. Res. Dev. 34(1), 1990), of which the first brings the quotient within a unit
-// of its last place and the second rounds it correctly. Needs every product to stay normal, or so
+// The same bits from the correctly rounded reciprocal and what it lacks: their sum brings the
+// quotient within a unit of its last place, and one correction by an exact remainder rounds it
+// correctly (Markstein, IBM J. Res. Dev. 34(1), 1990). Needs every product to stay normal, or so
 // small that it rounds to zero anyway: scales_are_moderate.
 struct ReciprocalDivider {
   explicit ReciprocalDivider(float divisor)
-      : divisor_f32x16(_mm512_set1_ps(divisor)), reciprocal_f32x16(_mm512_set1_ps(1.f / divisor)) {}
+      : divisor_f32x16(_mm512_set1_ps(divisor)),
+        reciprocal_f32x16(_mm512_set1_ps(1.f / divisor)),
+        rest_f32x16(_mm512_set1_ps(static_cast<float>(1. / divisor - 1.f / divisor))) {}
   __attribute__((always_inline)) void operator()(__m512 (&v)[4]) const {
     __m512 q_f32x16[4];
 #pragma GCC unroll 4
     for (size_t k = 0; k < 4; ++k) {
-      q_f32x16[k] = _mm512_mul_ps(v[k], reciprocal_f32x16), pin(q_f32x16[k]);
+      q_f32x16[k] = _mm512_mul_ps(v[k], rest_f32x16), pin(q_f32x16[k]);
     }
-    correct(v, q_f32x16);
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      q_f32x16[k] = _mm512_fmadd_ps(v[k], reciprocal_f32x16, q_f32x16[k]), pin(q_f32x16[k]);
+    }
     correct(v, q_f32x16);
 #pragma GCC unroll 4
     for (size_t k = 0; k < 4; ++k) {
@@ -208,7 +213,7 @@ struct ReciprocalDivider {
       q[k] = _mm512_fmadd_ps(rest_f32x16[k], reciprocal_f32x16, q[k]), pin(q[k]);
     }
   }
-  __m512 divisor_f32x16, reciprocal_f32x16;
+  __m512 divisor_f32x16, reciprocal_f32x16, rest_f32x16;
 };
 
 // The quantised addition of a residual: from q's float to the sum in units of the output.
