@@ -53,6 +53,23 @@ inline void for_each(const EpilogueS8Params& params, const Body& body) {
   }
 }
 
+// The same along the rows, 64 columns at a time: floats fill whole lines one after another.
+template <typename Body>
+inline void for_rows(const EpilogueS8Params& params, const Body& body) {
+  size_t j = 0;
+  for (; j + 64 <= params.n; j += 64) {
+    const Columns columns[] = {{params, j}, {params, j + 16}, {params, j + 32}, {params, j + 48}};
+    for (size_t i = 0; i < params.m; ++i) {
+#pragma GCC unroll 4
+      for (size_t k = 0; k < 4; ++k) body(columns[k], i);
+    }
+  }
+  for (; j < params.n; j += 16) {
+    const Columns columns(params, j);
+    for (size_t i = 0; i < params.m; ++i) body(columns, i);
+  }
+}
+
 // Keeps a value in its register at this point, and so the stages of four chains in their order.
 inline void pin(__m512& v) { asm volatile("" : "+v"(v)); }
 
@@ -330,7 +347,7 @@ void epilogue_s8_f32_avx512(const EpilogueS8Params& shared) {
   const __m512 min_f32x16 = _mm512_set1_ps(params.min), max_f32x16 = _mm512_set1_ps(params.max);
   const float* const residual = static_cast<const float*>(params.residual);
   float* const dst = static_cast<float*>(params.dst);
-  for_each(params, [&](const Columns& columns, size_t i) {
+  for_rows(params, [&](const Columns& columns, size_t i) {
     __m512 y_f32x16 = columns.scaled(i);
     if (params.row_scale != nullptr)
       y_f32x16 = _mm512_mul_ps(y_f32x16, _mm512_set1_ps(params.row_scale[i]));
