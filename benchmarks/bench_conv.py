@@ -28,6 +28,7 @@ from harness import one_step_plan
 from lepton_rt import _core
 from lepton_rt.graph.ir import Node
 from lepton_rt.lowering import winograd, winograd_s8
+from lepton_rt.lowering.sparse import pack_sparse_f32
 
 Array = npt.NDArray[Any]
 SHAPES = Path(__file__).parent / "shapes" / "conv.txt"
@@ -84,8 +85,16 @@ def operands(layer: Layer, dtype: str, rng: np.random.Generator, bits: int) -> t
 
 
 def native(
-    layer: Layer, dtype: str, isa: str, threads: int, x: Array, w: Array, direct: bool
+    layer: Layer,
+    dtype: str,
+    isa: str,
+    threads: int,
+    x: Array,
+    w: Array,
+    direct: bool,
+    sparse: bool = False,
 ) -> Callable[[], Any]:
+    """direct: no Winograd. sparse: float32 weights without their zero blocks."""
     first = layer.c == 3
     depthwise = layer.group > 1
     attrs = conv_oracle.conv_attrs(w, layer.group, layer.attrs) | {"channels_last": int(not first)}
@@ -96,6 +105,10 @@ def native(
         if not direct and winograd.pays(node, w, data.shape):
             packed = _core.pack_gemm_f32(kernel, winograd.transform_weights(w))
             attrs["winograd"] = winograd.TILE
+        if sparse:
+            kernel = _core.select_kernel("gemm_f32_sparse", isa)
+            width = next(int(line["nr"]) for line in _core.kernels() if line["name"] == kernel)
+            packed = pack_sparse_f32(conv_oracle.tap_major(w, 1)[0], width)
         inputs: list[Array | None] = [data, packed, np.zeros(layer.m, np.float32)]
         key, out = "lepton.Conv", "float32"
     else:

@@ -91,6 +91,11 @@ py::list kernels() {
     line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = 4;
     lines.append(line);
   }
+  for (const auto& info : gemm_f32_sparse_kernels()) {
+    py::dict line = describe_line("gemm_f32_sparse", info);
+    line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = 1;
+    lines.append(line);
+  }
   for (const auto& info : gemm_f32lut4_kernels()) {
     py::dict line = describe_line("gemm_f32lut4", info);
     line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = info.kr;
@@ -141,6 +146,7 @@ std::string select_kernel(const std::string& family, const std::string& isa) {
   if (!isa_from_name(isa, &max)) throw py::value_error("unknown instruction set '" + isa + "'");
   if (family == "gemm_f32") return gemm_f32_kernels().select(max)->name;
   if (family == "gemm_s8_sparse") return gemm_s8_sparse_kernels().select(max)->name;
+  if (family == "gemm_f32_sparse") return gemm_f32_sparse_kernels().select(max)->name;
   if (family == "gemm_f32lut4") return gemm_f32lut4_kernels().select(max)->name;
   if (family == "gemm_f32s8") return gemm_f32s8_kernels().select(max)->name;
   if (family == "gemm_s8u4") return gemm_s8u4_kernels().select(max)->name;

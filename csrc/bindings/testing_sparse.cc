@@ -1,4 +1,5 @@
-// _core.testing: kernels of gemm_s8_sparse.h on guarded copies, as testing.cc does for the others.
+// _core.testing: kernels of gemm_s8_sparse.h and gemm_f32_sparse.h on guarded copies, as testing.cc
+// does for the others.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -49,6 +50,31 @@ Flat<int32_t> gemm_s8_sparse(const std::string& kernel, size_t m, const Flat<uin
   return dst;
 }
 
+// The same in float32.
+Flat<float> gemm_f32_sparse(const std::string& kernel, size_t m, const Flat<float>& lhs,
+                            size_t lhs_stride, const Flat<uint32_t>& starts,
+                            const Flat<uint16_t>& index, const Flat<float>& values, bool at_start) {
+  const GemmF32SparseKernelInfo* info = gemm_f32_sparse_kernels().find(kernel);
+  if (info == nullptr) throw py::value_error("kernel '" + kernel + "' does not run here");
+  const size_t rows = static_cast<size_t>(index.size()), nr = static_cast<size_t>(info->nr);
+  if (m > static_cast<size_t>(info->mr)) throw py::value_error("bad m");
+  if (static_cast<size_t>(values.size()) != rows * nr) throw py::value_error("bad values");
+  if (starts.size() < 1 || starts.data()[starts.size() - 1] != rows)
+    throw py::value_error("bad starts");
+  const size_t panels = static_cast<size_t>(starts.size()) - 1;
+  if (panels * nr > kGemmF32SparseColumns) throw py::value_error("bad starts");
+  Flat<float> dst(static_cast<py::ssize_t>(m * kGemmF32SparseColumns));
+  const GuardedBuffer lhs_copy(lhs.data(), lhs.nbytes(), at_start);
+  const GuardedBuffer start_copy(starts.data(), starts.nbytes(), at_start);
+  const GuardedBuffer index_copy(index.data(), index.nbytes(), at_start);
+  const GuardedBuffer value_copy(values.data(), values.nbytes(), at_start);
+  const GuardedBuffer dst_copy(dst.data(), dst.nbytes(), at_start);
+  info->run({m, panels, lhs_copy.as<float>(), lhs_stride, start_copy.as<uint32_t>(),
+             index_copy.as<uint16_t>(), value_copy.as<float>(), dst_copy.as<float>()});
+  std::memcpy(dst.mutable_data(), dst_copy.as<float>(), dst.nbytes());
+  return dst;
+}
+
 }  // namespace
 
 void register_testing_sparse(py::module_& m) {
@@ -57,6 +83,8 @@ void register_testing_sparse(py::module_& m) {
   testing.def("gemm_s8_sparse", &gemm_s8_sparse, arg("kernel"), arg("m"), arg("lhs"),
               arg("lhs_stride"), arg("starts"), arg("index"), arg("values"), arg("at_start"),
               arg("start") = py::none());
+  testing.def("gemm_f32_sparse", &gemm_f32_sparse, arg("kernel"), arg("m"), arg("lhs"),
+              arg("lhs_stride"), arg("starts"), arg("index"), arg("values"), arg("at_start"));
 }
 
 }  // namespace lepton

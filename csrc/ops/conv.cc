@@ -21,7 +21,7 @@
 //   gemm_*: pack_gemm_* of w[group][taps · in_per_group][out_per_group], tap-major, which is the
 //     ONNX weight [M, C/g, k…] with its axes moved to [g, k…, C/g, M/g]
 //     with the attribute winograd: see conv_winograd.cc and conv_winograd_s8.cc
-//   gemm_s8_sparse_*: the blob of gemm_sparse.h of the same, group = 1
+//   gemm_s8_sparse_*, gemm_f32_sparse_*: the blob of gemm_sparse.h of the same, group = 1
 //   depthwise_f32_*: float32 w[taps][channels]
 //   depthwise_s8_*: pack_depthwise_s8 of the same
 //
@@ -156,6 +156,7 @@ class ConvF32 final : public Op {
  public:
   ConvAttrs conv;
   GemmF32Plan plan{};
+  GemmF32Sparse sparse;
 
   Status bind(BindContext& context) const override {
     ConvShape shape;
@@ -163,11 +164,11 @@ class ConvF32 final : public Op {
     LEPTON_RETURN_IF_ERROR(expect_residual(context, kFloatResidual, shape.y));
     LEPTON_RETURN_IF_ERROR(context.set_output(0, shape.y));
     const bool direct = is_pointwise(conv, shape.window);
-    const GemmGrid cut =
-        gemm_f32_grid(*plan.kernel, shape.rows(), plan.n, plan.k, !direct, context.threads());
+    const GemmGrid cut = cut_into_chunks(shape.rows(), !direct, context.threads());
     ConvGrid grid(conv, shape, cut, plan.k, sizeof(float), sizeof(float));
     if (direct) grid.rows = 0;
-    grid.partial = gemm_f32_partial(*plan.kernel, cut, plan.k) * sizeof(float);
+    if (plan.sparse == nullptr)
+      grid.partial = gemm_f32_partial(*plan.kernel, cut, plan.k) * sizeof(float);
     context.set_scratch(grid.bytes(context.threads()));
     const bool has_residual = context.num_inputs() > kFloatResidual;
     if (has_residual) context.allow_in_place(0, kFloatResidual);
@@ -178,6 +179,13 @@ class ConvF32 final : public Op {
   }
 
  private:
+  GemmGrid cut_into_chunks(size_t rows, bool gathered, int threads) const {
+    if (plan.sparse == nullptr)
+      return gemm_f32_grid(*plan.kernel, rows, plan.n, plan.k, gathered, threads);
+    return gemm_grid(rows, gemm_panels(*plan.kernel, plan.n), plan.kernel->mr,
+                     plan.k * sizeof(float), threads);
+  }
+
   Status run(const ConvShape& shape, const ConvGrid& grid, const float* residual,
              const RunArgs& args) const {
     const float* x = grid.input<float>(conv, shape, args);
@@ -331,34 +339,26 @@ Status read_packed(const StepDesc& step, const ConvAttrs& conv, GemmS8Plan* plan
   return {};
 }
 
-}  // namespace
+template <typename Conv>
+Status read_sparse(const StepDesc& step, const ConvAttrs& conv, Conv* op) {
+  if (conv.group != 1) return unsupported("groups of sparse weights");
+  op->plan.k = conv.depth();
+  op->plan.n = conv.out_per_group();
+  op->plan.sparse = &op->sparse;
+  return take_sparse(step.kernel, step.inputs[1], op->plan.k, op->plan.n, &op->sparse);
+}
 
-Status make_gemm_conv_f32(const StepDesc& step, const ConvAttrs& conv, std::unique_ptr<Op>* out) {
-  auto op = std::make_unique<ConvF32>();
-  op->conv = conv;
+// Dense or sparse weights, as the step's kernel says.
+Status read_weights(const StepDesc& step, const ConvAttrs& conv, ConvF32* op) {
+  if (find_sparse(step.kernel, &op->plan.kernel)) return read_sparse(step, conv, op);
   op->plan.kernel = gemm_f32_kernels().find(step.kernel);
   if (op->plan.kernel == nullptr)
     return unsupported("kernel " + std::string(step.kernel) + " cannot run here");
-  LEPTON_RETURN_IF_ERROR(read_packed(step, conv, &op->plan));
-  if (step.has_input(kConvBias))
-    op->plan.bias = static_cast<const float*>(step.inputs[kConvBias].data);
-  LEPTON_RETURN_IF_ERROR(parse_clamp(*step.attrs, &op->plan.min, &op->plan.max));
-  op->plan.epilogue = best_epilogue_f32(step.isa);
-  *out = std::move(op);
-  return {};
+  return read_packed(step, conv, &op->plan);
 }
 
-namespace {
-
-// Dense or sparse weights, as the step's kernel says.
 Status read_weights(const StepDesc& step, const ConvAttrs& conv, ConvS8* op) {
-  if (find_sparse(step.kernel, &op->plan.kernel)) {
-    if (conv.group != 1) return unsupported("groups of sparse weights");
-    op->plan.k = conv.depth();
-    op->plan.n = conv.out_per_group();
-    op->plan.sparse = &op->sparse;
-    return take_sparse(step.kernel, step.inputs[1], op->plan.k, op->plan.n, &op->sparse);
-  }
+  if (find_sparse(step.kernel, &op->plan.kernel)) return read_sparse(step, conv, op);
   op->plan.kernel = gemm_s8_kernels().find(step.kernel);
   if (op->plan.kernel == nullptr)
     return unsupported("kernel " + std::string(step.kernel) + " cannot run here");
@@ -366,6 +366,18 @@ Status read_weights(const StepDesc& step, const ConvAttrs& conv, ConvS8* op) {
 }
 
 }  // namespace
+
+Status make_gemm_conv_f32(const StepDesc& step, const ConvAttrs& conv, std::unique_ptr<Op>* out) {
+  auto op = std::make_unique<ConvF32>();
+  op->conv = conv;
+  LEPTON_RETURN_IF_ERROR(read_weights(step, conv, op.get()));
+  if (step.has_input(kConvBias))
+    op->plan.bias = static_cast<const float*>(step.inputs[kConvBias].data);
+  LEPTON_RETURN_IF_ERROR(parse_clamp(*step.attrs, &op->plan.min, &op->plan.max));
+  op->plan.epilogue = best_epilogue_f32(step.isa);
+  *out = std::move(op);
+  return {};
+}
 
 Status make_gemm_conv_s8(const StepDesc& step, const ConvAttrs& conv, std::unique_ptr<Op>* out) {
   auto op = std::make_unique<ConvS8>();

@@ -24,9 +24,13 @@
 
 namespace lepton {
 
+struct GemmF32Sparse;  // gemm_sparse.h
+struct GemmS8Sparse;
+
 // What is fixed for a product. bias and scale hold n entries (bias may be null).
 struct GemmF32Plan {
   const GemmF32KernelInfo* kernel;
+  const GemmF32Sparse* sparse;  // then the kernel is only its shape; null: `packed` is dense
   EpilogueF32Kernel epilogue;
   size_t k, n;
   const float* packed;
@@ -55,8 +59,6 @@ void gemm_f32_block(const GemmF32Plan& plan, const GemmF32Block& block);
 // next: the panel that will follow, or null; it is brought closer meanwhile.
 void gemm_f32_panel(const GemmF32KernelInfo& kernel, size_t k, size_t rows, const float* lhs,
                     size_t lhs_stride, const float* panel, const float* next, float* acc);
-
-struct GemmS8Sparse;  // gemm_sparse.h
 
 struct GemmS8Plan {
   const GemmS8KernelInfo* kernel;

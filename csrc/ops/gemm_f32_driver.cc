@@ -11,6 +11,7 @@
 
 #include "ops/gemm_driver.h"
 #include "ops/gemm_panel.h"
+#include "ops/gemm_sparse.h"
 
 namespace lepton {
 namespace {
@@ -233,6 +234,7 @@ void gemm_f32_panel(const GemmF32KernelInfo& kernel, size_t k, size_t rows, cons
 }
 
 void gemm_f32_block(const GemmF32Plan& plan, const GemmF32Block& block) {
+  if (plan.sparse != nullptr) return gemm_f32_sparse_block(plan, block);
   const Block b(plan, block);
   const GemvF32KernelInfo* const gemv = block.m == 1 ? find_gemv_f32(*plan.kernel) : nullptr;
   const GemmF32FusedKernelInfo* const fused = find_gemm_f32_fused(*plan.kernel);

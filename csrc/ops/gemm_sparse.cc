@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "ops/sparse_blob.h"
+
 namespace lepton {
 
 #define LEPTON_GEMM_S8_SPARSE(name, isa, mr, nr) void name(const GemmS8SparseParams&);
@@ -22,38 +24,6 @@ const GemmS8SparseKernelInfo kSparse[] = {
 constexpr size_t kKr = 4;
 // Columns that one epilogue call takes.
 constexpr size_t kGroupColumns = kGemmSparseColumns;
-// Rows of lhs that stay in L1 while all panels pass by them.
-constexpr size_t kRowBytes = 32 * 1024;
-
-// Walks the parts of a blob.
-class Reader {
- public:
-  Reader(const std::byte* data, size_t size) : data_(data), size_(size) {}
-  // `count` elements, and on to the next cache line; null when they are not there.
-  template <typename T>
-  const T* part(size_t count) {
-    if (count > (size_ - at_) / sizeof(T)) return nullptr;
-    const auto* const start = reinterpret_cast<const T*>(data_ + at_);
-    at_ = std::min(size_, round_up(at_ + count * sizeof(T), kCacheLine));
-    return start;
-  }
-  bool at_end() const { return at_ == size_; }
-
- private:
-  const std::byte* data_;
-  size_t size_, at_ = 0;
-};
-
-bool are_ascending(const uint32_t* starts, size_t panels) {
-  for (size_t p = 0; p < panels; ++p)
-    if (starts[p] > starts[p + 1]) return false;
-  return starts[0] == 0;
-}
-
-// Rows of one turn over the panels.
-size_t rows_in_l1(size_t stride, size_t mr) {
-  return std::max(mr, kRowBytes / std::max<size_t>(stride, 1) / mr * mr);
-}
 
 EpilogueS8Params epilogue_of(const GemmS8Plan& plan, const GemmS8Block& block) {
   EpilogueS8Params out = {};
@@ -172,16 +142,13 @@ Status take_sparse(std::string_view kernel, const TensorInfo& blob, size_t k, si
   const std::string name(kernel);
   sparse->kernel = gemm_s8_sparse_kernels().find(kernel);
   if (sparse->kernel == nullptr) return unsupported("kernel " + name + " cannot run here");
-  if (!blob.constant || blob.dtype != DType::kU8 || blob.data == nullptr ||
-      reinterpret_cast<uintptr_t>(blob.data) % kCacheLine != 0)
+  if (!SparseBlob::is_one(blob))
     return invalid_model(name + ": the packed operand is not a constant");
   const size_t nr = static_cast<size_t>(sparse->kernel->nr), panels = ceil_div(n, nr);
-  Reader reader(static_cast<const std::byte*>(blob.data),
-                static_cast<size_t>(blob.shape.elements()));
+  SparseBlob reader(blob);
   sparse->starts = reader.part<uint32_t>(panels + 1);
   sparse->sums = reader.part<int32_t>(panels * nr);
-  if (sparse->starts == nullptr || sparse->sums == nullptr ||
-      !are_ascending(sparse->starts, panels))
+  if (sparse->starts == nullptr || sparse->sums == nullptr || !are_starts(sparse->starts, panels))
     return invalid_model(name + ": the packed operand does not fit its sizes");
   const size_t quads = sparse->starts[panels];
   sparse->index = reader.part<uint16_t>(quads);
@@ -205,7 +172,7 @@ Status take_sparse_rhs(const StepDesc& step, size_t index, MatMulRhs* rhs, GemmS
 void gemm_s8_sparse_block(const GemmS8Plan& plan, const GemmS8Block& block) {
   const size_t mr = static_cast<size_t>(plan.kernel->mr);
   const size_t group = kGroupColumns / static_cast<size_t>(plan.kernel->nr);
-  const size_t turn = rows_in_l1(block.row_stride, mr);
+  const size_t turn = sparse_rows_in_l1(block.row_stride, mr);
   Tile tile(plan, block);
   for (size_t row = 0; row < block.m; row += turn) {
     const size_t end = std::min(block.m, row + turn);

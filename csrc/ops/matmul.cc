@@ -6,15 +6,17 @@
 //   1,
 //           constant u8 bytes from pack_gemm_f32 for the step's kernel, and attributes k, n and
 //           batch (the leading dimensions of a stack, absent for one matrix); transB and alpha are
-//           then folded into the bytes
+//           then folded into the bytes. Or, for a kernel of gemm_f32_sparse_kernels.inc, the
+//           blob of gemm_sparse.h
 //   2 bias? f32, n entries, constant or not
 //   3 R?    f32, broadcasts one way to the output
 //   attributes: packed, k, n, batch, transA, transB (0); alpha, beta (1); min, max (no clamp).
-//   Shapes are ONNX MatMul's, 1-D operands included. Kernel: a line of gemm_f32_kernels.inc, or
-//   none for the preferred one.
+//   Shapes are ONNX MatMul's, 1-D operands included. Kernel: a line of gemm_f32_kernels.inc or
+//   gemm_f32_sparse_kernels.inc, or none for the preferred one.
 // "MatMul" is the same with A and B alone; "Gemm" is ONNX's (A, B, C?, alpha, beta, transA,
 // transB).
 #include "ops/gemm_driver.h"
+#include "ops/gemm_sparse.h"
 #include "ops/matmul_rhs.h"
 #include "ops/matmul_shape.h"
 #include "ops/op.h"
@@ -46,6 +48,7 @@ class MatMulOp final : public Op {
  private:
   Status init_rhs(const StepDesc& step);
   Status bind_residual(BindContext& context, BoundMatMul* bound) const;
+  GemmGrid grid_of(const MatMulShape& shape, bool transposed_a, int threads) const;
   void pack_rhs(const BoundMatMul& bound, const float* b, std::byte* packed,
                 Parallel parallel) const;
   void run(const BoundMatMul& bound, const RunArgs& args) const;
@@ -61,6 +64,8 @@ class MatMulOp final : public Op {
   const GemmF32KernelInfo* kernel_ = nullptr;
   EpilogueF32Kernel epilogue_ = nullptr;
   MatMulRhs rhs_;
+  bool is_sparse_ = false;
+  GemmF32Sparse sparse_;
 };
 
 Status MatMulOp::init(const StepDesc& step, Operands operands) {
@@ -79,7 +84,8 @@ Status MatMulOp::init(const StepDesc& step, Operands operands) {
   beta_ = step.attrs->f("beta", 1.f);
   LEPTON_RETURN_IF_ERROR(read_clamp(*step.attrs, &min_, &max_));
   const auto list = gemm_f32_kernels();
-  kernel_ = step.kernel.empty() ? list.best(step.isa) : list.find(step.kernel);
+  is_sparse_ = find_sparse(step.kernel, &kernel_);
+  if (!is_sparse_) kernel_ = step.kernel.empty() ? list.best(step.isa) : list.find(step.kernel);
   if (kernel_ == nullptr)
     return invalid_model(name_ + ": kernel '" + std::string(step.kernel) + "' does not run here");
   epilogue_ = best_epilogue_f32(step.isa);
@@ -91,8 +97,10 @@ Status MatMulOp::init_rhs(const StepDesc& step) {
   if (step.attrs->i("packed") != 0) {
     if (alpha_ != 1.f || step.attrs->i("transB") != 0)
       return invalid_model(name_ + ": alpha and transB belong into the packed operand");
+    if (is_sparse_) return take_sparse_rhs(step, operands_.b, &rhs_, &sparse_);
     return take_packed(step, operands_.b, *kernel_, &rhs_);
   }
+  if (is_sparse_) return invalid_model(name_ + ": a sparse operand has to be packed");
   if (b.dtype != DType::kF32) return unsupported(name_ + ": operands of " + name_of(b.dtype));
   rhs_.transposed = step.attrs->i("transB") != 0 && !(b.constant && b.shape.rank == 1);
   if (!b.constant || b.shape.rank < 1) return {};
@@ -141,19 +149,25 @@ Status MatMulOp::bind(BindContext& context) const {
   const int threads = context.threads();
   // Many small products are shared out whole, few large ones are cut.
   const bool whole = batches >= 4 * static_cast<size_t>(threads);
-  bound.grid =
-      gemm_f32_grid(*kernel_, shape.m, shape.n, shape.k, transposed_a, whole ? 1 : threads);
+  bound.grid = grid_of(shape, transposed_a, whole ? 1 : threads);
   const bool empty = batches == 0 || bound.grid.chunks() == 0;
   if (!empty && rhs_.at_run_time) bound.rows_offset = packed_all;
   if (!empty && transposed_a)
     bound.rows_bytes = round_up(bound.grid.rows_per_chunk * shape.k * sizeof(float), kCacheLine);
-  if (!empty) bound.partial_bytes = gemm_f32_partial(*kernel_, bound.grid, shape.k) * sizeof(float);
+  if (!empty && !is_sparse_)
+    bound.partial_bytes = gemm_f32_partial(*kernel_, bound.grid, shape.k) * sizeof(float);
   context.set_scratch(bound.rows_offset + bound.thread_bytes() * static_cast<size_t>(threads));
   context.set_run([this, bound](const RunArgs& args) {
     run(bound, args);
     return Status();
   });
   return {};
+}
+
+GemmGrid MatMulOp::grid_of(const MatMulShape& shape, bool transposed_a, int threads) const {
+  if (!is_sparse_) return gemm_f32_grid(*kernel_, shape.m, shape.n, shape.k, transposed_a, threads);
+  return gemm_grid(shape.m, gemm_panels(*kernel_, shape.n), kernel_->mr, shape.k * sizeof(float),
+                   threads);
 }
 
 void MatMulOp::pack_rhs(const BoundMatMul& bound, const float* b, std::byte* packed,
@@ -189,6 +203,7 @@ void MatMulOp::run(const BoundMatMul& bound, const RunArgs& args) const {
     bound.shape.locate(batch, &a_index, &b_index);
     GemmF32Plan plan = {};
     plan.kernel = kernel_;
+    plan.sparse = is_sparse_ ? &sparse_ : nullptr;
     plan.epilogue = epilogue_;
     plan.k = bound.shape.k;
     plan.n = bound.shape.n;

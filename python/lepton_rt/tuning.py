@@ -1,9 +1,10 @@
 """Measured choice of kernels: each eligible one runs in the whole model, timed step by step.
 
 A node's *choice* maps a kernel family to the kernel to use instead of the preferred one; "conv" →
-"direct" and "gemm_s8_sparse" → "dense" decline a form that the rules would take. Every alternative
-is compiled for the whole model at once, so caches and neighbours are those of the real thing, and
-the rounds are interleaved. A choice leaves the preferred kernel only for a clear gain.
+"direct", "gemm_s8_sparse" → "dense" and "gemm_f32_sparse" → "dense" decline a form that the rules
+would take. Every alternative is compiled for the whole model at once, so caches and neighbours are
+those of the real thing, and the rounds are interleaved. A choice leaves the preferred kernel only
+for a clear gain.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ def alternatives(isa: str) -> list[Choice]:
     most = max((len(names) for names in later.values()), default=0)
     kernels = [{f: names[i] for f, names in later.items() if i < len(names)} for i in range(most)]
     # The preferred kernel itself is tried where the rules found that it would not pay.
+    dense = dict.fromkeys(("gemm_s8_sparse", "gemm_f32_sparse"), "dense")
     preferred_anyway = {"gemm_s8": _core.select_kernel("gemm_s8", isa)}
-    return [*kernels, {**preferred_anyway, "conv": "direct"}, {"gemm_s8_sparse": "dense"}]
+    return [*kernels, {**preferred_anyway, "conv": "direct"}, dense]
 
 
 def _is_fit(kernel: Mapping[str, Any]) -> bool:
@@ -105,15 +107,19 @@ def tuned(
 
 
 def signature(node: Node, graph: Graph, sizes: Mapping[str, int], threads: int, isa: str) -> str:
-    """A digest of all that a node's speed depends on: operator, types, sizes, 8-bit weights."""
+    """A digest of all that a node's speed depends on: operator, types, sizes, 8-bit weights, and
+    how many of the others are not zero."""
 
     def typed(name: str) -> Any:
         value = graph.value(name) if name else None
         if value is None:
             return None
         dims = [sizes.get(d, d) if isinstance(d, str) else d for d in value.shape or ()]
-        array = graph.array(name) if value.dtype.itemsize == 1 else None
-        return [value.dtype.name, dims, None if array is None else _digest(array)]
+        array = graph.array(name)
+        if array is None:
+            return [value.dtype.name, dims, None]
+        held = _digest(array) if value.dtype.itemsize == 1 else int(np.count_nonzero(array))
+        return [value.dtype.name, dims, held]
 
     attrs = {key: node.attrs[key] for key in sorted(node.attrs)}
     parts = [node.key, attrs, [typed(n) for n in node.inputs], [typed(n) for n in node.outputs]]

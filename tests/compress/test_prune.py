@@ -107,3 +107,42 @@ def test_a_few_zeros_stay_dense_and_are_explained(rng: np.random.Generator) -> N
     notes = [step.note for step in steps if step.note.startswith("dense: ")]
     assert len(notes) == 3
     assert all("sparse pays up to 50%" in note for note in notes)
+
+
+@pytest.mark.parametrize(("sparsity", "expected"), [(0.9, 4), (0.6, 3), (0.2, 0)])
+def test_float_layers_leave_zero_blocks_out(
+    isa: str, rng: np.random.Generator, sparsity: float, expected: int
+) -> None:
+    """Where that pays, which for a layer that would run by Winograd is later than for others."""
+    b = Builder(3)
+    b.conv("x", "c1", 3, 16)
+    b.conv("c1", "c2", 16, 64, k=1)
+    b.conv("c2", "c3", 64, 48)
+    b.node("GlobalAveragePool", ["c3"], "mean")
+    b.node("Flatten", ["mean"], "flat")
+    b.node("Gemm", ["flat", b.normal("fc1_w", 64, 48), b.normal("fc1_b", 64)], "h", transB=1)
+    b.node("MatMul", ["h", b.normal("fc2_w", 64, 128)], "h2")
+    b.node("MatMul", ["h2", b.normal("fc3_w", 128, 10)], "y")
+    pruned = lepton_rt.prune(b.model({"x": [2, 3, 12, 12]}, {"y": [2, 10]}), sparsity)
+    session = lepton_rt.Session(pruned, isa=isa, threads=1)
+    steps = [step for step in session.explain() if "f32" in step.kernel]
+    sparse = [step for step in steps if step.note.startswith("sparse: ")]
+    # With AVX-512, products of 16 rows of weights are too shallow to gain.
+    assert len(sparse) == max(expected - (isa not in ("scalar", "avx2")), 0)
+    assert all("gemm_f32_sparse" in step.kernel for step in sparse)
+    assert any("Winograd" in step.note for step in steps) == (sparsity < 0.9)
+    if not expected:
+        assert sum("sparse pays up to" in step.note for step in steps) >= 3
+    x = rng.standard_normal((2, 3, 12, 12)).astype(np.float32)
+    want = lepton_rt.Session(pruned, isa=isa, threads=1, optimise=False).run(x)
+    np.testing.assert_allclose(session.run(x), want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
+
+
+def test_sparse_floats_stay_so_in_plans(tmp_path: Any, rng: np.random.Generator) -> None:
+    pruned = lepton_rt.prune(network(), 0.9)
+    session = lepton_rt.Session(pruned, threads=1)
+    session.save_plan(tmp_path / "net.plan")
+    opened = lepton_rt.Session(tmp_path / "net.plan", threads=1)
+    x = rng.standard_normal((6, 3, 8, 8)).astype(np.float32)
+    np.testing.assert_array_equal(opened.run(x), session.run(x))
+    assert any("gemm_f32_sparse" in step.kernel for step in opened.explain())

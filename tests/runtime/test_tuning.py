@@ -175,3 +175,13 @@ def test_cached_plans_know_what_they_were_tuned_for(tmp_path: Path) -> None:
         lepton_rt.Session(tmp_path / "model.lepton", cache=kept, **options)
     assert len(list(kept.glob("*.plan"))) == 3
     assert len(list(kept.glob("*.json"))) == 1
+
+
+def test_zeros_of_floats_are_part_of_the_signature() -> None:
+    """A choice measured for dense weights must not be taken for pruned ones."""
+    signatures = []
+    for sparsity in (0.0, 0.5):
+        graph = lepton_rt.prune(cnn(), sparsity, block=(2, 1), ends=True).graph
+        node = next(node for node in graph.nodes if node.op == "Conv")
+        signatures.append(tuning.signature(node, graph, {}, 1, "avx2"))
+    assert signatures[0] != signatures[1]

@@ -68,16 +68,17 @@ def prune(
 
     model: path, bytes, ModelProto or Graph, in float32. sparsity: share of each layer's blocks,
     0 ≤ sparsity < 1. block: outputs × inputs; inputs are neighbouring input channels of one kernel
-    position. (16, 4) is what every kernel here can skip; on processors with AVX2 and no AVX-512
-    (8, 4) is skipped as well, and costs less accuracy. exclude: node names, tensor names or
-    operator types that stay as they are; so do grouped convolutions, layers of fewer inputs or
-    outputs than a block has, and, unless `ends`, the first and the last layer.
+    position. (16, 4) is what every kernel here can skip; (16, 1) will do in float32, and (8, 4) in
+    8 bits on processors with AVX2 and no AVX-512, which cost less accuracy. exclude: node names,
+    tensor names or operator types that stay as they are; so do grouped convolutions, layers of
+    fewer inputs or outputs than a block has, and, unless `ends`, the first and the last layer.
 
     In one shot a small network loses a point of accuracy with every few hundredths of its blocks
     (a large one bears more): train on with the zeros held, and check with `compare`. Zeros survive
-    `quantize`, whose weights are symmetric; 8-bit layers then skip zero blocks where that pays
-    (`Session.explain()` says where). Raises ValueError for impossible numbers or an exclusion that
-    names nothing, ModelError when no layer is left to prune.
+    `quantize`, whose weights are symmetric. Float32 and 8-bit layers skip zero blocks where that
+    pays (`Session.explain()` says where); infinities and NaNs that meet zeros alone leave no trace
+    there. Raises ValueError for impossible numbers or an exclusion that names nothing, ModelError
+    when no layer is left to prune.
     """
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must be at least 0 and below 1, not {sparsity}")

@@ -14,6 +14,7 @@ from lepton_rt.plan import Step, StepAttr
 from . import winograd, winograd_s8
 from .epilogue import clamp, requantisation
 from .rhs import PackedRhs, pack_rhs
+from .sparse import try_sparse_f32
 
 __all__ = ["RULES"]
 
@@ -67,18 +68,34 @@ def _float_conv(node: Node, context: LowerContext) -> Step | None:
     if _is_depthwise(weights, group):
         kernel = context.select("depthwise_f32")
         packed = np.ascontiguousarray(weights.reshape(group, -1).T)
-    elif context.choice.get("conv") != "direct" and winograd.pays(
-        node, weights, context.value(node.inputs[0]).shape
-    ):
-        kernel = context.select("gemm_f32")
-        packed = _core.pack_gemm_f32(kernel, winograd.transform_weights(weights))
-        attrs["winograd"], note = winograd.TILE, "Winograd F(4x4, 3x3)"
     else:
-        kernel = context.select("gemm_f32")
-        packed = _core.pack_gemm_f32(kernel, _tap_major(weights, group))
+        rhs, transformed = _float_weights(node, context, weights)
+        kernel, packed, note = rhs.kernel, rhs.data, rhs.note
+        if transformed:
+            attrs["winograd"] = winograd.TILE
     operands = list(node.inputs)
     operands[1] = context.add_constant(packed, f"{node.inputs[1]}.packed")
     return Step("lepton.Conv", operands, list(node.outputs), attrs, kernel, note=note)
+
+
+def _float_weights(node: Node, context: LowerContext, weights: Array) -> tuple[PackedRhs, bool]:
+    """The packed weights, and whether they are transformed for Winograd."""
+    group, taps = _group(node), _tap_major(weights, _group(node))
+    fast = context.choice.get("conv") != "direct" and winograd.pays(
+        node, weights, context.value(node.inputs[0]).shape
+    )
+    notes = []
+    if group == 1:
+        sparse = try_sparse_f32(context, taps[0], fast)
+        if sparse.packed is not None:
+            return PackedRhs(sparse.kernel, sparse.packed, sparse.note), False
+        notes.append(sparse.note)
+    if fast:
+        notes.append("Winograd F(4x4, 3x3)")
+        taps = winograd.transform_weights(weights)
+    kernel = context.select("gemm_f32")
+    note = "; ".join(filter(None, notes))
+    return PackedRhs(kernel, _core.pack_gemm_f32(kernel, taps), note), fast
 
 
 def _integer_conv(node: Node, context: LowerContext) -> Step | None:

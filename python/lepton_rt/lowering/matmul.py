@@ -14,6 +14,7 @@ from lepton_rt.plan import Step, StepAttr
 from .epilogue import clamp, requantisation
 from .matmul_nbits import codebook_step
 from .rhs import pack_rhs
+from .sparse import try_sparse_f32
 
 __all__ = ["RULES"]
 
@@ -39,10 +40,15 @@ def _float_step(
 ) -> Step:
     kernel = context.select("gemm_f32")
     b = np.ascontiguousarray(b, np.float32)
-    packed = _core.pack_gemm_f32(kernel, b)
+    sparse = try_sparse_f32(context, b) if b.ndim == 2 else None
+    if sparse is not None and sparse.packed is not None:
+        kernel, packed = sparse.kernel, sparse.packed
+    else:
+        packed = _core.pack_gemm_f32(kernel, b)
     operands[1] = context.add_constant(packed, f"{node.inputs[1]}.packed")
     attrs = {**_packed(b), **attrs}
-    return Step("lepton.MatMul", operands, list(node.outputs), attrs, kernel)
+    note = sparse.note if sparse is not None else ""
+    return Step("lepton.MatMul", operands, list(node.outputs), attrs, kernel, note=note)
 
 
 def _matmul(node: Node, context: LowerContext) -> Step | None:
