@@ -1,6 +1,6 @@
-// Eight floats at a time, the last ones through masked loads: a pass for the range, a pass for the
-// integers, which keeps the order of operations of the scalar code. The row is in L1 for the second
-// pass; bound by the divisions.
+// 32 floats at a time, the last ones through masked loads: the two passes of
+// quantize_rows_avx512.cc on eight lanes. Bound by arithmetic, eleven instructions for eight
+// floats.
 #include <immintrin.h>
 
 #include <cstddef>
@@ -24,11 +24,16 @@ inline float min_lane(__m256 v) {
 
 struct Range {
   __m256 low_f32x8 = _mm256_setzero_ps(), high_f32x8 = _mm256_setzero_ps();
-  __m256 odd_f32x8 = _mm256_setzero_ps();  // x − x: zero unless NaN or infinite
+  __m256 odd_f32x8 = _mm256_setzero_ps();  // sum of x · 0: zero unless NaN or infinite
   void take(__m256 x_f32x8) {
     low_f32x8 = _mm256_min_ps(x_f32x8, low_f32x8);
     high_f32x8 = _mm256_max_ps(x_f32x8, high_f32x8);
-    odd_f32x8 = _mm256_add_ps(odd_f32x8, _mm256_sub_ps(x_f32x8, x_f32x8));
+    odd_f32x8 = _mm256_fmadd_ps(x_f32x8, _mm256_setzero_ps(), odd_f32x8);
+  }
+  void take(const Range& other) {
+    low_f32x8 = _mm256_min_ps(other.low_f32x8, low_f32x8);
+    high_f32x8 = _mm256_max_ps(other.high_f32x8, high_f32x8);
+    odd_f32x8 = _mm256_add_ps(odd_f32x8, other.odd_f32x8);
   }
   bool finite() const {
     const __m256 same_f32x8 = _mm256_cmp_ps(odd_f32x8, odd_f32x8, _CMP_EQ_OQ);
@@ -42,8 +47,15 @@ struct Quantization {
 
 // A scale of NaN: a value is not finite.
 Quantization range_of(const float* x, size_t k) {
-  Range range;
+  Range range, second, third, fourth;
   size_t p = 0;
+  for (; p + 32 <= k; p += 32) {
+    range.take(_mm256_loadu_ps(x + p));
+    second.take(_mm256_loadu_ps(x + p + 8));
+    third.take(_mm256_loadu_ps(x + p + 16));
+    fourth.take(_mm256_loadu_ps(x + p + 24));
+  }
+  range.take(second), third.take(fourth), range.take(third);
   for (; p + 8 <= k; p += 8) range.take(_mm256_loadu_ps(x + p));
   if (p < k) range.take(_mm256_maskload_ps(x + p, mask_of(k - p)));
   if (!range.finite()) return {__builtin_nanf(""), 0.f};
@@ -56,54 +68,99 @@ Quantization range_of(const float* x, size_t k) {
   return {scale, zero_point > 255.f ? 255.f : zero_point};
 }
 
-// Eight values as q − offset in int16, or in the low half as uint8.
-struct Quantizer {
-  __m256 scale_f32x8, zero_point_f32x8, offset_f32x8;
-  __m128i operator()(__m256 x_f32x8, int16_t) const {
-    const __m256 max_f32x8 = _mm256_set1_ps(255.f);
-    __m256 q_f32x8 = _mm256_round_ps(_mm256_div_ps(x_f32x8, scale_f32x8), 8);
-    q_f32x8 = _mm256_add_ps(q_f32x8, zero_point_f32x8);
-    q_f32x8 = _mm256_min_ps(_mm256_max_ps(q_f32x8, _mm256_setzero_ps()), max_f32x8);
-    const __m256i q_i32x8 = _mm256_cvtps_epi32(_mm256_sub_ps(q_f32x8, offset_f32x8));
-    return _mm_packs_epi32(_mm256_castsi256_si128(q_i32x8), _mm256_extracti128_si256(q_i32x8, 1));
-  }
-  __m128i operator()(__m256 x_f32x8, uint8_t) const {
-    const __m128i q_i16x8 = (*this)(x_f32x8, int16_t{});
-    return _mm_packus_epi16(q_i16x8, q_i16x8);
-  }
+struct Divider {
+  __m256 divisor_f32x8;
+  __m256 operator()(__m256 v) const { return _mm256_div_ps(v, divisor_f32x8); }
 };
 
-inline void store(int16_t* dst, __m128i v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), v); }
-inline void store(uint8_t* dst, __m128i v) { _mm_storel_epi64(reinterpret_cast<__m128i*>(dst), v); }
+// The same bits by multiplication: see quantize_rows_avx512.cc.
+struct ReciprocalDivider {
+  explicit ReciprocalDivider(float divisor)
+      : divisor_f32x8(_mm256_set1_ps(divisor)),
+        reciprocal_f32x8(_mm256_set1_ps(1.f / divisor)),
+        rest_f32x8(_mm256_set1_ps(static_cast<float>(1. / divisor - 1.f / divisor))) {}
+  __m256 operator()(__m256 v) const {
+    const __m256 q_f32x8 = _mm256_fmadd_ps(v, reciprocal_f32x8, _mm256_mul_ps(v, rest_f32x8));
+    const __m256 off_f32x8 = _mm256_fnmadd_ps(q_f32x8, divisor_f32x8, v);
+    return _mm256_fmadd_ps(off_f32x8, reciprocal_f32x8, q_f32x8);
+  }
+  __m256 divisor_f32x8, reciprocal_f32x8, rest_f32x8;
+};
+
+// 32 floats to integers; their quotients fit int16 by far.
+template <typename Divide>
+struct Quantizer {
+  Quantizer(float zero_point, const Divide& by)
+      : divide(by), zero_point_i16x16(_mm256_set1_epi16(static_cast<int16_t>(zero_point))) {}
+
+  // Packs work within 128 bits: the values lie in the order 0 … 3, 8 … 11, 4 … 7, 12 … 15.
+  __m256i biased(__m256 a, __m256 b) const {
+    const __m256i q_i16x16 =
+        _mm256_packs_epi32(_mm256_cvtps_epi32(divide(a)), _mm256_cvtps_epi32(divide(b)));
+    return _mm256_add_epi16(q_i16x16, zero_point_i16x16);
+  }
+  void store(const __m256 (&x)[4], uint8_t* dst) const {
+    const __m256i order_i32x8 = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256i q_u8x32 = _mm256_packus_epi16(biased(x[0], x[1]), biased(x[2], x[3]));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst),
+                        _mm256_permutevar8x32_epi32(q_u8x32, order_i32x8));
+  }
+  void store(const __m256 (&x)[4], int16_t* dst) const {
+    for (size_t i = 0; i < 4; i += 2, dst += 16) {
+      __m256i q_i16x16 = _mm256_max_epi16(biased(x[i], x[i + 1]), _mm256_setzero_si256());
+      q_i16x16 = _mm256_min_epi16(q_i16x16, _mm256_set1_epi16(255));
+      q_i16x16 = _mm256_sub_epi16(q_i16x16, zero_point_i16x16);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst),
+                          _mm256_permute4x64_epi64(q_i16x16, 0xd8));
+    }
+  }
+
+  Divide divide;
+  __m256i zero_point_i16x16;
+};
+
+template <typename Divide, typename Element>
+void quantize(const float* x, size_t k, float zero_point, const Divide& divide, Element* dst) {
+  const Quantizer<Divide> quantizer(zero_point, divide);
+  size_t p = 0;
+  for (; p + 32 <= k; p += 32) {
+    const float* const from = x + p;
+    quantizer.store({_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8), _mm256_loadu_ps(from + 16),
+                     _mm256_loadu_ps(from + 24)},
+                    dst + p);
+  }
+  if (p == k) return;
+  const auto some = [&](size_t at) {
+    return at < k ? _mm256_maskload_ps(x + at, mask_of(k - at)) : _mm256_setzero_ps();
+  };
+  Element last[32];
+  quantizer.store({some(p), some(p + 8), some(p + 16), some(p + 24)}, last);
+  for (size_t i = p; i < k; ++i) dst[i] = last[i - p];
+}
 
 template <typename Element>
-void quantize(const float* x, size_t k, size_t k_padded, const Quantization& by, float offset,
-              Element* dst) {
+void quantize_row(const float* x, size_t k, size_t k_padded, const Quantization& by, Element* dst) {
   const bool finite = by.scale == by.scale;
   for (size_t i = finite ? k : 0; i < k_padded; ++i) dst[i] = 0;
   if (!finite) return;
-  const Quantizer quantizer = {_mm256_set1_ps(by.scale), _mm256_set1_ps(by.zero_point),
-                               _mm256_set1_ps(offset)};
-  size_t p = 0;
-  for (; p + 8 <= k; p += 8) store(dst + p, quantizer(_mm256_loadu_ps(x + p), Element{}));
-  if (p == k) return;
-  Element last[8];
-  store(last, quantizer(_mm256_maskload_ps(x + p, mask_of(k - p)), Element{}));
-  for (size_t i = p; i < k; ++i) dst[i] = last[i - p];
+  if (by.scale > 0x1p-40f && by.scale < 0x1p40f)
+    quantize(x, k, by.zero_point, ReciprocalDivider(by.scale), dst);
+  else
+    quantize(x, k, by.zero_point, Divider{_mm256_set1_ps(by.scale)}, dst);
 }
 
 }  // namespace
 
 float quantize_row_i16_avx2(const float* x, size_t k, size_t k_padded, int16_t* dst) {
   const Quantization by = range_of(x, k);
-  quantize(x, k, k_padded, by, by.zero_point, dst);
+  quantize_row(x, k, k_padded, by, dst);
   return by.scale;
 }
 
 float quantize_row_u8_avx2(const float* x, size_t k, size_t k_padded, uint8_t* dst,
                            int32_t* zero_point) {
   const Quantization by = range_of(x, k);
-  quantize(x, k, k_padded, by, 0.f, dst);
+  quantize_row(x, k, k_padded, by, dst);
   *zero_point = static_cast<int32_t>(by.zero_point);
   return by.scale;
 }

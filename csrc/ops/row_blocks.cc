@@ -21,8 +21,8 @@ namespace lepton {
 namespace {
 
 // Rows of a block: enough for a panel of weights to be worth loading, few enough to stay in L2.
-constexpr size_t kMinRows = 16, kMaxRows = 192;
-constexpr size_t kBlockBytes = 256 * 1024;
+constexpr size_t kMinRows = 16, kMaxRows = 256;
+constexpr size_t kBlockBytes = 1024 * 1024;
 
 // Operators of which every row of a result depends on that row of the operands alone, and which
 // fail in bind or never.
