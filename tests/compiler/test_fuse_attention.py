@@ -163,6 +163,43 @@ def test_two_masks_are_added_once_for_all_layers(rng: Rng) -> None:
     np.testing.assert_allclose(got, meaning(model.graph(x), given)[x], atol=1e-5)
 
 
+@pytest.mark.parametrize("added", [True, False])
+@pytest.mark.parametrize("hidden_keys", [0, 1])
+def test_masks_that_hide_nothing(added: bool, hidden_keys: int, rng: Rng) -> None:
+    """A constant expanded to the batch size, as exporters write the mask of a whole batch."""
+    model = Model(q=("FLOAT", ("b", S, H * D)))
+    q, k, v = (heads(model, "q") for _ in range(3))
+    keep = np.ones((1, 1, S, S), bool)
+    keep[..., : hidden_keys * 2, 1] = False
+    sizes = [model("Shape", "q", start=0, end=1), *(np.array([n]) for n in (1, S, S))]
+    mask = model("Expand", keep, model("Concat", *sizes, axis=0))
+    scores = model("MatMul", q, model("Transpose", k, perm=[0, 1, 3, 2]))
+    low = np.float32(LOW if added else -np.inf)
+    scores = model("Add", scores, model("Where", mask, np.float32(0), low))
+    y = merged(model, model("MatMul", model("Softmax", scores), v))
+    graph, given = model.graph(y), {"q": feeds(rng)["q"]}
+    after = compiled(graph)
+    node = next(n for n in after.nodes if n.op == "Attention")
+    assert len(node.inputs) == (4 if hidden_keys else 3)
+    assert ("Expand" in keys(after)) <= bool(hidden_keys)
+    got = lepton_rt.Session(model.proto(y), threads=1).run(given)
+    np.testing.assert_allclose(got, meaning(graph, given)[y], atol=1e-5)
+
+
+def test_a_short_mask_hides_the_keys_beyond_it(rng: Rng) -> None:
+    shape = ("b", H, S, D)
+    model = Model(q=("FLOAT", shape))
+    y = model("Attention", "q", "q", "q", np.ones((S, S - 2), bool))
+    graph = model.graph(y)
+    given = {"q": rng.standard_normal((B, H, S, D)).astype(np.float32)}
+    node = next(n for n in compiled(graph).nodes if n.op == "Attention")
+    assert len(node.inputs) == 4
+    got = lepton_rt.Session(model.proto(y), threads=1).run(given)
+    q, kept = given["q"].astype(np.float64), given["q"][:, :, : S - 2].astype(np.float64)
+    p = np.exp(q @ kept.swapaxes(2, 3) / np.sqrt(D))
+    np.testing.assert_allclose(got, p @ kept / p.sum(-1, keepdims=True), atol=1e-5)
+
+
 def test_softcap(rng: Rng) -> None:
     model = hidden()
     q, k, v = heads(model, "q"), heads(model, "k"), heads(model, "v")

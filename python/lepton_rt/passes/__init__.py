@@ -14,6 +14,7 @@ from lepton_rt.graph.types import infer_types
 from .absorb_qdq import absorb_qdq
 from .choose_layout import choose_layout
 from .decompose_einsum import decompose_einsum
+from .drop_masks import drop_masks
 from .eliminate import eliminate
 from .fold_constants import fold_constants
 from .fold_dequantize import fold_dequantize
@@ -46,6 +47,7 @@ PASSES: tuple[Pass, ...] = (
     recognise_shuffle,
     share_nodes,
     recognise_attention,
+    drop_masks,
     recognise_gelu,
     rotate_rows,
     fuse_attention,
