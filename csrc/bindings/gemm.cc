@@ -38,6 +38,7 @@ const char* name_of(EpilogueS8Kind kind) {
   switch (kind) {
     case EpilogueS8Kind::kRequantize: return "requantize";
     case EpilogueS8Kind::kRequantizeAdd: return "requantize_add";
+    case EpilogueS8Kind::kRequantizeSum: return "requantize_sum";
     case EpilogueS8Kind::kF32: return "f32";
     default: return "s32";
   }

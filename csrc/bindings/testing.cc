@@ -251,12 +251,10 @@ py::array epilogue_s8(const std::string& kernel, size_t m, size_t n, const Flat<
                       const Optional<int32_t>& row_zero_point, const Optional<int32_t>& column_sum,
                       const Optional<float>& row_scale, const Optional<float>& float_bias) {
   const EpilogueS8KernelInfo& info = runnable(epilogue_s8_kernels(), kernel);
-  const bool narrow =
-      info.kind == EpilogueS8Kind::kRequantize || info.kind == EpilogueS8Kind::kRequantizeAdd;
-  if (dst.itemsize() != (narrow ? 1 : 4)) throw py::value_error("dst has the wrong dtype");
+  if (dst.itemsize() != (makes_bytes(info.kind) ? 1 : 4))
+    throw py::value_error("dst has the wrong dtype");
   if (!scale && info.kind != EpilogueS8Kind::kS32) throw py::value_error("scale is missing");
-  if (!residual && info.kind == EpilogueS8Kind::kRequantizeAdd)
-    throw py::value_error("residual is missing");
+  if (!residual && adds_bytes(info.kind)) throw py::value_error("residual is missing");
   expect(acc, extent(m, n, acc_stride));
   expect(dst, extent(m, n, dst_stride));
   if (residual) expect(*residual, extent(m, n, residual_stride));

@@ -4,8 +4,8 @@
 // rows go together through two saturating packs, between which the zero point is added, and then
 // through clamps of bytes. What is left of n goes eight columns a step, the last of them through
 // masked loads and a small buffer, so nothing beyond n is touched. Multiplications and additions
-// are separate: the results are the scalar kernel's, bit for bit. Bound by arithmetic: about a
-// dozen instructions for eight columns.
+// are fused only where the contract says so: the results are the scalar kernel's, bit for bit.
+// Bound by arithmetic: about a dozen instructions for eight columns.
 #include <immintrin.h>
 
 #include "ops/epilogue.h"
@@ -77,7 +77,8 @@ struct Columns {
     const __m256i zero_point_i32x8 = _mm256_set1_epi32(params.row_zero_point[i]);
     return _mm256_sub_epi32(sum_i32x8, _mm256_mullo_epi32(zero_point_i32x8, column_sum_i32x8));
   }
-  __m256 scaled(size_t i) const { return _mm256_mul_ps(_mm256_cvtepi32_ps(sum(i)), scale_f32x8); }
+  __m256 converted(size_t i) const { return _mm256_cvtepi32_ps(sum(i)); }
+  __m256 scaled(size_t i) const { return _mm256_mul_ps(converted(i), scale_f32x8); }
 
   const EpilogueS8Params& params;
   Access access;
@@ -194,6 +195,26 @@ struct Adder {
   bool r_signed;
 };
 
+// The residual, added before the only rounding.
+struct Summer {
+  explicit Summer(const EpilogueS8Params& params)
+      : r_scale_f32x8(_mm256_set1_ps(params.requantize.r_scale)),
+        offset_f32x8(_mm256_set1_ps(static_cast<float>(-params.requantize.r_zero_point) *
+                                    params.requantize.r_scale)),
+        r_signed(params.r_signed) {}
+
+  // sum: converted, before its scale; residual: its eight bytes.
+  __m256 operator()(__m256 sum, __m256 scale, __m128i residual) const {
+    const __m256i r_i32x8 =
+        r_signed ? _mm256_cvtepi8_epi32(residual) : _mm256_cvtepu8_epi32(residual);
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(r_i32x8), r_scale_f32x8,
+                           _mm256_fmadd_ps(sum, scale, offset_f32x8));
+  }
+
+  __m256 r_scale_f32x8, offset_f32x8;
+  bool r_signed;
+};
+
 // Bytes of every column of every row. integers(columns, i): row i's integers, without the zero
 // point, of the eight columns.
 template <typename Integers>
@@ -254,6 +275,17 @@ void epilogue_s8_requantize_add_avx2(const EpilogueS8Params& shared) {
     requantize_add<ReciprocalDivider>(params);
   else
     requantize_add<Divider>(params);
+}
+
+void epilogue_s8_requantize_sum_avx2(const EpilogueS8Params& shared) {
+  const EpilogueS8Params params = shared;
+  const Requantize& r = params.requantize;
+  const Summer add(params);
+  const uint8_t* const residual = static_cast<const uint8_t*>(params.residual);
+  store_bytes(params, Bytes(r.zero_point, r.lo, r.hi), [&](const auto& columns, size_t i) {
+    const uint8_t* const from = residual + i * params.residual_stride + columns.j;
+    return rounded(add(columns.converted(i), columns.scale_f32x8, columns.access.load_bytes(from)));
+  });
 }
 
 void epilogue_s8_f32_avx2(const EpilogueS8Params& shared) {

@@ -4,7 +4,8 @@
 // another would fill the scheduler with operations that wait. Its quotient comes from
 // multiplications (ReciprocalDivider), as a division would take longer than all the rest. Floats
 // and sums: sixteen columns at a time, down the rows, as in epilogue_s8_avx2.cc. Masks take care of
-// what is left of n. Bound by arithmetic: six or twenty-two instructions for sixteen columns.
+// what is left of n. Bound by arithmetic: six instructions for sixteen columns, nine with a
+// residual, twenty-two where the product is rounded before it is added.
 #include <immintrin.h>
 
 #include "ops/epilogue.h"
@@ -35,7 +36,9 @@ struct Columns {
     const __m512i zero_point_i32x16 = _mm512_set1_epi32(params.row_zero_point[i]);
     return _mm512_sub_epi32(sum_i32x16, _mm512_mullo_epi32(zero_point_i32x16, column_sum_i32x16));
   }
-  __m512 scaled(size_t i) const { return _mm512_mul_ps(_mm512_cvtepi32_ps(sum(i)), scale_f32x16); }
+  __m512 scaled(size_t i, __m512 offset_f32x16) const {
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum(i)), scale_f32x16, offset_f32x16);
+  }
 
   const EpilogueS8Params& params;
   size_t j;
@@ -70,6 +73,9 @@ inline void for_rows(const EpilogueS8Params& params, const Body& body) {
   }
 }
 
+// What changes no product that it is added to, not even a zero's sign.
+inline __m512 no_offset() { return _mm512_set1_ps(-0.f); }
+
 // Keeps a value in its register at this point, and so the stages of four chains in their order.
 inline void pin(__m512& v) { asm volatile("" : "+v"(v)); }
 
@@ -84,7 +90,7 @@ struct Wide {
       scale_f32x16[k] = _mm512_loadu_ps(params.scale + at);
     }
   }
-  __attribute__((always_inline)) void load(size_t i, __m512 (&v)[4]) const {
+  __attribute__((always_inline)) void load(size_t i, __m512 offset_f32x16, __m512 (&v)[4]) const {
     const int32_t* const acc = params.acc + i * params.acc_stride + j;
     __m512i sum_i32x16[4];
 #pragma GCC unroll 4
@@ -102,7 +108,7 @@ struct Wide {
     }
 #pragma GCC unroll 4
     for (size_t k = 0; k < 4; ++k) {
-      v[k] = _mm512_mul_ps(_mm512_cvtepi32_ps(sum_i32x16[k]), scale_f32x16[k]);
+      v[k] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum_i32x16[k]), scale_f32x16[k], offset_f32x16);
     }
   }
   __m128i load_bytes(const uint8_t* from, size_t stride, size_t i, size_t k) const {
@@ -124,10 +130,10 @@ struct Wide {
 struct Tall {
   Tall(const EpilogueS8Params& of, size_t first) : params(of), columns(of, first) {}
   size_t row(size_t i, size_t k) const { return i + k < params.m ? i + k : params.m - 1; }
-  __attribute__((always_inline)) void load(size_t i, __m512 (&v)[4]) const {
+  __attribute__((always_inline)) void load(size_t i, __m512 offset_f32x16, __m512 (&v)[4]) const {
 #pragma GCC unroll 4
     for (size_t k = 0; k < 4; ++k) {
-      v[k] = columns.scaled(row(i, k));
+      v[k] = columns.scaled(row(i, k), offset_f32x16);
     }
   }
   __m128i load_bytes(const uint8_t* from, size_t stride, size_t i, size_t k) const {
@@ -285,13 +291,37 @@ struct Adder {
   __m512i r_zero_point_i32x16;
 };
 
-// Bytes of every column of every row. change(group, i, v): what happens to the scaled sums.
+// The residual, added before the only rounding: to sum · scale + offset.
+struct Summer {
+  explicit Summer(const EpilogueS8Params& params)
+      : r_scale_f32x16(_mm512_set1_ps(params.requantize.r_scale)),
+        offset_f32x16(_mm512_set1_ps(static_cast<float>(-params.requantize.r_zero_point) *
+                                     params.requantize.r_scale)),
+        r_signed(params.r_signed) {}
+
+  __attribute__((always_inline)) void operator()(__m512 (&v)[4],
+                                                 const __m128i (&residual)[4]) const {
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; ++k) {
+      const __m512i r_i32x16 =
+          r_signed ? _mm512_cvtepi8_epi32(residual[k]) : _mm512_cvtepu8_epi32(residual[k]);
+      v[k] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(r_i32x16), r_scale_f32x16, v[k]);
+    }
+  }
+
+  __m512 r_scale_f32x16, offset_f32x16;
+  bool r_signed;
+};
+
+// Bytes of every column of every row. change(group, i, v): what happens to the scaled sums, which
+// start from an offset.
 template <typename Change>
-inline void store_bytes(const EpilogueS8Params& params, const Bytes& bytes, const Change& change) {
+inline void store_bytes(const EpilogueS8Params& params, const Bytes& bytes, __m512 offset_f32x16,
+                        const Change& change) {
   uint8_t* const dst = static_cast<uint8_t*>(params.dst);
   const auto run = [&](const auto& group, size_t i) {
     __m512 v[4];
-    group.load(i, v);
+    group.load(i, offset_f32x16, v);
     change(group, i, v);
     group.store(dst, params.dst_stride, i, bytes(v));
   };
@@ -306,20 +336,19 @@ inline void store_bytes(const EpilogueS8Params& params, const Bytes& bytes, cons
   }
 }
 
-template <typename Divide>
-inline void requantize_add(const EpilogueS8Params& params) {
-  const Requantize& r = params.requantize;
-  const Adder<Divide> add(params);
+// add(v, residual): changes scaled sums by their bytes of the residual.
+template <typename Add>
+inline void add_bytes(const EpilogueS8Params& params, const Bytes& bytes, __m512 offset_f32x16,
+                      const Add& add) {
   const uint8_t* const residual = static_cast<const uint8_t*>(params.residual);
-  store_bytes(params, Bytes(r.out_zero_point, r.out_lo, r.out_hi),
-              [&](const auto& group, size_t i, __m512(&v)[4]) {
-                __m128i r_i8x16[4];
+  store_bytes(params, bytes, offset_f32x16, [&](const auto& group, size_t i, __m512(&v)[4]) {
+    __m128i r_i8x16[4];
 #pragma GCC unroll 4
-                for (size_t k = 0; k < 4; ++k) {
-                  r_i8x16[k] = group.load_bytes(residual, params.residual_stride, i, k);
-                }
-                add(v, r_i8x16);
-              });
+    for (size_t k = 0; k < 4; ++k) {
+      r_i8x16[k] = group.load_bytes(residual, params.residual_stride, i, k);
+    }
+    add(v, r_i8x16);
+  });
 }
 
 }  // namespace
@@ -330,16 +359,25 @@ inline void requantize_add(const EpilogueS8Params& params) {
 void epilogue_s8_requantize_avx512(const EpilogueS8Params& shared) {
   const EpilogueS8Params params = shared;
   const Requantize& r = params.requantize;
-  store_bytes(params, Bytes(r.zero_point, r.lo, r.hi),
+  store_bytes(params, Bytes(r.zero_point, r.lo, r.hi), no_offset(),
               [](const auto&, size_t, const __m512(&)[4]) {});
 }
 
 void epilogue_s8_requantize_add_avx512(const EpilogueS8Params& shared) {
   const EpilogueS8Params params = shared;
-  if (scales_are_moderate(params.requantize))
-    requantize_add<ReciprocalDivider>(params);
+  const Requantize& r = params.requantize;
+  const Bytes bytes(r.out_zero_point, r.out_lo, r.out_hi);
+  if (scales_are_moderate(r))
+    add_bytes(params, bytes, no_offset(), Adder<ReciprocalDivider>(params));
   else
-    requantize_add<Divider>(params);
+    add_bytes(params, bytes, no_offset(), Adder<Divider>(params));
+}
+
+void epilogue_s8_requantize_sum_avx512(const EpilogueS8Params& shared) {
+  const EpilogueS8Params params = shared;
+  const Requantize& r = params.requantize;
+  const Summer add(params);
+  add_bytes(params, Bytes(r.zero_point, r.lo, r.hi), add.offset_f32x16, add);
 }
 
 void epilogue_s8_f32_avx512(const EpilogueS8Params& shared) {
@@ -348,7 +386,7 @@ void epilogue_s8_f32_avx512(const EpilogueS8Params& shared) {
   const float* const residual = static_cast<const float*>(params.residual);
   float* const dst = static_cast<float*>(params.dst);
   for_rows(params, [&](const Columns& columns, size_t i) {
-    __m512 y_f32x16 = columns.scaled(i);
+    __m512 y_f32x16 = columns.scaled(i, no_offset());
     if (params.row_scale != nullptr)
       y_f32x16 = _mm512_mul_ps(y_f32x16, _mm512_set1_ps(params.row_scale[i]));
     if (params.float_bias != nullptr) y_f32x16 = _mm512_add_ps(y_f32x16, columns.float_bias_f32x16);

@@ -58,6 +58,22 @@ void epilogue_s8_requantize_add_scalar(const EpilogueS8Params& params) {
   }
 }
 
+void epilogue_s8_requantize_sum_scalar(const EpilogueS8Params& params) {
+  const Requantize& q = params.requantize;
+  const float offset = static_cast<float>(-q.r_zero_point) * q.r_scale;
+  auto* const dst = static_cast<uint8_t*>(params.dst);
+  const auto* const residual = static_cast<const uint8_t*>(params.residual);
+  for (size_t i = 0; i < params.m; ++i) {
+    for (size_t j = 0; j < params.n; ++j) {
+      const uint8_t byte = residual[i * params.residual_stride + j];
+      const auto r = static_cast<float>(params.r_signed ? static_cast<int8_t>(byte) : byte);
+      const auto sum = static_cast<float>(sum_of(params, i, j));
+      const float v = std::fma(r, q.r_scale, std::fma(sum, params.scale[j], offset));
+      dst[i * params.dst_stride + j] = static_cast<uint8_t>(quantize(v, q.zero_point, q.lo, q.hi));
+    }
+  }
+}
+
 void epilogue_s8_f32_scalar(const EpilogueS8Params& params) {
   auto* const dst = static_cast<float*>(params.dst);
   const auto* const residual = static_cast<const float*>(params.residual);

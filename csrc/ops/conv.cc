@@ -9,7 +9,8 @@
 //   when it is known at run time only. Exact int32 sums of (x − x_zero_point)·(w − w_zero_point),
 //   then one kind of epilogue.h, by the dtype of the result:
 //     u8, s8: attributes y_zero_point, lo, hi
-//     u8, s8 with residual: these for q, and q_scale, r_scale, r_zero_point, out_scale,
+//     u8, s8 with residual: these, and r_scale (divided by y_scale), r_zero_point; or, where q is
+//       rounded before the addition, these for q, and q_scale, r_scale, r_zero_point, out_scale,
 //       out_zero_point, out_lo, out_hi
 //     f32: min, max
 //     s32: nothing, and no scale
@@ -38,6 +39,7 @@
 #include "ops/gemm_driver.h"
 #include "ops/gemm_lhs.h"
 #include "ops/gemm_sparse.h"
+#include "ops/requantize.h"
 #include "ops/window_kernels.h"
 
 namespace lepton {
@@ -247,7 +249,7 @@ class ConvS8 final : public Op {
     const ConvGrid grid(conv, shape, panels, plan.kernel->mr, lhs.row_stride(plan.k), 1,
                         gemm_element(*plan.kernel), context.threads());
     context.set_scratch(grid.bytes(context.threads()));
-    const bool has_residual = q.kind == EpilogueS8Kind::kRequantizeAdd;
+    const bool has_residual = adds_bytes(q.kind);
     if (has_residual) context.allow_in_place(0, kConvResidual);
     context.set_run([this, shape, grid, has_residual](const RunArgs& args) {
       return run(shape, grid, has_residual ? args.input<uint8_t>(kConvResidual) : nullptr, args);
@@ -373,7 +375,7 @@ Status make_gemm_conv_f32(const StepDesc& step, const ConvAttrs& conv, std::uniq
   LEPTON_RETURN_IF_ERROR(read_weights(step, conv, op.get()));
   if (step.has_input(kConvBias))
     op->plan.bias = static_cast<const float*>(step.inputs[kConvBias].data);
-  LEPTON_RETURN_IF_ERROR(parse_clamp(*step.attrs, &op->plan.min, &op->plan.max));
+  LEPTON_RETURN_IF_ERROR(read_clamp(*step.attrs, &op->plan.min, &op->plan.max));
   op->plan.epilogue = best_epilogue_f32(step.isa);
   *out = std::move(op);
   return {};

@@ -25,9 +25,6 @@ struct ConvQuantization {
 // Reads the attributes that conv.cc documents, and checks dtypes, bias, scale and residual.
 Status parse_conv_quantization(const StepDesc& step, const ConvAttrs& conv, ConvQuantization* q);
 
-// Reads min and max, the clamp of a float result; unbounded unless given.
-Status parse_clamp(const Attrs& attrs, float* min, float* max);
-
 // The residual, when there is one, has the shape of the result.
 Status expect_residual(const BindContext& context, int operand, const Shape& y);
 

@@ -15,6 +15,7 @@
 #include "ops/conv_geometry.h"
 #include "ops/conv_quantized.h"
 #include "ops/gemm_driver.h"
+#include "ops/requantize.h"
 
 namespace lepton {
 namespace {
@@ -229,7 +230,7 @@ Status make_conv_transpose(const StepDesc& step, std::unique_ptr<Op>* out) {
     LEPTON_RETURN_IF_ERROR(expect_vector(step.inputs[2], DType::kF32, conv.out_channels, "bias"));
     op->bias = static_cast<const float*>(step.inputs[2].data);
   }
-  LEPTON_RETURN_IF_ERROR(parse_clamp(*step.attrs, &op->min, &op->max));
+  LEPTON_RETURN_IF_ERROR(read_clamp(*step.attrs, &op->min, &op->max));
   *out = std::move(op);
   return {};
 }

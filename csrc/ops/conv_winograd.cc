@@ -12,6 +12,7 @@
 #include "ops/conv_ops.h"
 #include "ops/conv_quantized.h"
 #include "ops/gemm_driver.h"
+#include "ops/requantize.h"
 #include "ops/winograd_kernels.h"
 
 namespace lepton {
@@ -228,7 +229,7 @@ Status make_winograd_conv_f32(const StepDesc& step, const ConvAttrs& conv,
   LEPTON_RETURN_IF_ERROR(expect_blob(step.inputs[1], bytes * kWinogradProducts));
   op->packed = static_cast<const float*>(step.inputs[1].data);
   if (step.has_input(kConvBias)) op->bias = static_cast<const float*>(step.inputs[kConvBias].data);
-  LEPTON_RETURN_IF_ERROR(parse_clamp(*step.attrs, &op->min, &op->max));
+  LEPTON_RETURN_IF_ERROR(read_clamp(*step.attrs, &op->min, &op->max));
   op->epilogue = best_epilogue_f32(step.isa);
   op->transforms = best_winograd_f32(step.isa, op->kernel->nr);
   *out = std::move(op);

@@ -74,7 +74,7 @@ class WinogradConvS8 final : public Op {
     LEPTON_RETURN_IF_ERROR(context.set_output(0, shape.y));
     const TileGrid tiles = tile_grid(conv, shape, *kernel, context.threads());
     context.set_scratch(context.threads() * tiles.bytes());
-    const bool add = q.kind == EpilogueS8Kind::kRequantizeAdd;
+    const bool add = adds_bytes(q.kind);
     context.set_run([this, shape, tiles, add](const RunArgs& args) {
       args.parallel.loop(tiles.blocks, [&](int64_t i, int thread) {
         const size_t first = i * tiles.block;

@@ -9,6 +9,7 @@
 
 #include "ops/conv_ops.h"
 #include "ops/conv_quantized.h"
+#include "ops/requantize.h"
 #include "ops/window_kernels.h"
 #include "ops/window_taps.h"
 
@@ -198,8 +199,7 @@ class DepthwiseS8 final : public Op {
     for (int64_t i = 0; i < count; i += step) {
       const int64_t first = (pixel + i) * conv.in_channels;
       p.pixels = e.m = static_cast<size_t>(std::min(step, count - i));
-      if (q.kind == EpilogueS8Kind::kRequantizeAdd)
-        e.residual = args.input<uint8_t>(kConvResidual) + first;
+      if (adds_bytes(q.kind)) e.residual = args.input<uint8_t>(kConvResidual) + first;
       e.dst = args.output<uint8_t>(0) + first * static_cast<int64_t>(q.dst_size);
       kernel(p);
       q.epilogue(e);
@@ -248,7 +248,7 @@ Status make_depthwise_f32(const StepDesc& step, const ConvAttrs& conv, std::uniq
       expect_blob(step.inputs[1], conv.window.taps() * conv.in_channels * sizeof(float)));
   op->weights = static_cast<const float*>(step.inputs[1].data);
   if (step.has_input(kConvBias)) op->bias = static_cast<const float*>(step.inputs[kConvBias].data);
-  LEPTON_RETURN_IF_ERROR(parse_clamp(*step.attrs, &op->min, &op->max));
+  LEPTON_RETURN_IF_ERROR(read_clamp(*step.attrs, &op->min, &op->max));
   *out = std::move(op);
   return {};
 }

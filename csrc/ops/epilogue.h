@@ -14,6 +14,11 @@
 //                v = (float(q) − zero_point)·q_scale + (float(r) − r_zero_point)·r_scale
 //                dst = clamp(rint(v / out_scale) + out_zero_point, out_lo, out_hi)
 //                q lies in [−255, 255], so it may be u8 or s8 whatever dst is.
+//   kRequantizeSum: the residual is added before the only rounding:
+//                v = fma(float(r), r_scale, fma(float(sum), scale[j], −r_zero_point · r_scale))
+//                dst = clamp(rint(v) + zero_point, lo, hi), as for kRequantize
+//                scale[j] and r_scale are those of sum and residual, divided by dst's; fma rounds
+//                once, −r_zero_point · r_scale is an f32.
 // Float accumulators (acc f32): y = clamp(acc + bias[j] + residual, min, max), added in this order.
 // Float clamps keep NaN.
 //
@@ -44,9 +49,11 @@ using EpilogueF32Kernel = void (*)(const EpilogueF32Params&);
 
 // Quantised-domain constants of one layer.
 struct Requantize {
-  int32_t zero_point = 0, lo = 0, hi = 255;             // of the (intermediate) output q
-  float q_scale = 1.f, r_scale = 1.f, out_scale = 1.f;  // kRequantizeAdd only, as all below
-  int32_t r_zero_point = 0, out_zero_point = 0, out_lo = 0, out_hi = 255;
+  int32_t zero_point = 0, lo = 0, hi = 255;  // of the (intermediate) output q
+  float r_scale = 1.f;                       // of a residual
+  int32_t r_zero_point = 0;
+  float q_scale = 1.f, out_scale = 1.f;  // kRequantizeAdd only, as all below
+  int32_t out_zero_point = 0, out_lo = 0, out_hi = 255;
 };
 
 // Whether kernels may divide by multiplying with a reciprocal: sums and quotients of a quantised
@@ -56,7 +63,13 @@ static inline bool scales_are_moderate(const Requantize& r) {
   return moderate(r.q_scale) && moderate(r.r_scale) && moderate(r.out_scale);
 }
 
-enum class EpilogueS8Kind : uint8_t { kRequantize, kRequantizeAdd, kF32, kS32 };
+enum class EpilogueS8Kind : uint8_t { kRequantize, kRequantizeAdd, kRequantizeSum, kF32, kS32 };
+constexpr bool adds_bytes(EpilogueS8Kind kind) {
+  return kind == EpilogueS8Kind::kRequantizeAdd || kind == EpilogueS8Kind::kRequantizeSum;
+}
+constexpr bool makes_bytes(EpilogueS8Kind kind) {
+  return kind == EpilogueS8Kind::kRequantize || adds_bytes(kind);
+}
 
 struct EpilogueS8Params {
   size_t m, n;
@@ -68,12 +81,12 @@ struct EpilogueS8Params {
   const float* scale;
   const float* row_scale;  // kF32 only, as the next
   const float* float_bias;
-  const void* residual;  // kRequantizeAdd: u8 or s8; kF32: float
+  const void* residual;  // adds_bytes: u8 or s8; kF32: float
   size_t residual_stride;
   bool r_signed;  // residual is s8 (else u8)
   Requantize requantize;
   float min, max;  // kF32 only
-  void* dst;       // kRequantize, kRequantizeAdd: 8 bit, the sign is in lo and hi; float; int32_t
+  void* dst;       // makes_bytes: 8 bit, the sign is in lo and hi; float; int32_t
   size_t dst_stride;
 };
 using EpilogueS8Kernel = void (*)(const EpilogueS8Params&);

@@ -2,8 +2,8 @@
 //
 // "lepton.QLinearMatMul": acc = (A − a_zero_point) · (B − b_zero_point), then by the output's
 // dtype:
-//     u8, s8: clamp(rint((acc + bias)·scale) + y_zero_point, lo, hi); with R the quantised addition
-//             of epilogue.h (kRequantizeAdd) follows
+//     u8, s8: clamp(rint((acc + bias)·scale) + y_zero_point, lo, hi); with R one of the additions
+//             of epilogue.h: kRequantizeAdd with an attribute q_scale, else kRequantizeSum
 //     f32:    clamp((acc + bias)·scale, min, max)
 //     s32:    acc + bias
 //   0 A      u8/s8 [..., m, k] or [k]
@@ -18,9 +18,9 @@
 //   5 b_zero_point?  B's dtype; 1, n or batch·n entries; not with packed
 //   6 a_zero_point?  A's dtype; 1 entry or one per row of A; replaces the attribute
 //   attributes: packed, k, n, batch; a_zero_point (0); y_zero_point (0), lo, hi (the dtype's
-//   range); q_scale, r_scale, r_zero_point, out_scale, out_zero_point, out_lo, out_hi (with R:
-//   y_zero_point, lo, hi and q_scale are then those of the intermediate q, in [−128, 255]); min,
-//   max (f32 output). Kernel: a line of gemm_s8_kernels.inc or
+//   range); r_scale, r_zero_point (with R); q_scale, out_scale, out_zero_point, out_lo, out_hi
+//   (where q is rounded before R is added: y_zero_point, lo, hi and q_scale are then those of q, in
+//   [−128, 255]); min, max (f32 output). Kernel: a line of gemm_s8_kernels.inc or
 //   gemm_s8_sparse_kernels.inc, or none for the preferred one.
 // "MatMulInteger" is ONNX's (A, B, a_zero_point?, b_zero_point?), output s32.
 #include "ops/gemm_driver.h"
@@ -143,16 +143,14 @@ Status MatMulIntegerOp::check_dtypes(const StepDesc& step) {
 }
 
 Status MatMulIntegerOp::init_requantize(const StepDesc& step) {
-  EpilogueS8Kind kind = EpilogueS8Kind::kRequantize;
-  if (dst_dtype_ == DType::kF32) kind = EpilogueS8Kind::kF32;
-  if (dst_dtype_ == DType::kS32) kind = EpilogueS8Kind::kS32;
-  if (has_residual_) kind = EpilogueS8Kind::kRequantizeAdd;
-  epilogue_ = best_epilogue_s8(kind, step.isa);
+  EpilogueS8Kind kind = dst_dtype_ == DType::kF32 ? EpilogueS8Kind::kF32 : EpilogueS8Kind::kS32;
   const Attrs& attrs = *step.attrs;
   LEPTON_RETURN_IF_ERROR(read_zero_point(attrs, "a_zero_point", a_dtype_, &a_zero_point_));
   LEPTON_RETURN_IF_ERROR(read_clamp(attrs, &min_, &max_));
-  return is_8_bit(dst_dtype_) ? read_requantize(attrs, dst_dtype_, r_dtype_, &requantize_)
-                              : Status();
+  if (is_8_bit(dst_dtype_))
+    LEPTON_RETURN_IF_ERROR(read_requantize(attrs, dst_dtype_, r_dtype_, &kind, &requantize_));
+  epilogue_ = best_epilogue_s8(kind, step.isa);
+  return {};
 }
 
 Status MatMulIntegerOp::init_rhs(const StepDesc& step) {

@@ -145,15 +145,16 @@ Status QLinearAttentionOp::init_product(const StepDesc& step, const char* prefix
   LEPTON_RETURN_IF_ERROR(read_zero_point(attrs, "a_zero_point", lhs, &product->lhs_zero));
   LEPTON_RETURN_IF_ERROR(read_zero_point(attrs, "b_zero_point", rhs, &rhs_zero));
   LEPTON_RETURN_IF_ERROR(read_clamp(attrs, &product->min, &product->max));
+  EpilogueS8Kind kind = EpilogueS8Kind::kF32;
   if (is_8_bit(dst))
-    LEPTON_RETURN_IF_ERROR(read_requantize(attrs, dst, DType::kUndefined, &product->requantize));
+    LEPTON_RETURN_IF_ERROR(
+        read_requantize(attrs, dst, DType::kUndefined, &kind, &product->requantize));
   product->dst = dst;
   product->rhs_zero = static_cast<uint8_t>(rhs_zero);
   product->rhs_signed = rhs == DType::kS8;
   product->kernel = &best_gemm_s8(step.isa, rhs_zero == (product->rhs_signed ? 0 : 128));
   product->lhs = GemmS8Lhs(*product->kernel, lhs == DType::kS8, step.isa);
-  product->epilogue = best_epilogue_s8(
-      is_8_bit(dst) ? EpilogueS8Kind::kRequantize : EpilogueS8Kind::kF32, step.isa);
+  product->epilogue = best_epilogue_s8(kind, step.isa);
   return {};
 }
 

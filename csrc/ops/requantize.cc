@@ -46,19 +46,25 @@ Status read_clamp(const Attrs& attrs, float* min, float* max) {
   return *min <= *max ? Status() : invalid_model("min is above max");
 }
 
-Status read_requantize(const Attrs& attrs, DType output, DType residual, Requantize* r) {
+Status read_requantize(const Attrs& attrs, DType output, DType residual, EpilogueS8Kind* kind,
+                       Requantize* r) {
   const int64_t lo = lowest(output), hi = highest(output);
-  if (residual == DType::kUndefined) {
+  const bool adds = residual != DType::kUndefined;
+  *kind = adds ? EpilogueS8Kind::kRequantizeSum : EpilogueS8Kind::kRequantize;
+  if (adds) {
+    LEPTON_RETURN_IF_ERROR(read_scale(attrs, "r_scale", &r->r_scale));
+    LEPTON_RETURN_IF_ERROR(read_zero_point(attrs, "r_zero_point", residual, &r->r_zero_point));
+  }
+  if (!adds || !attrs.has("q_scale")) {
     LEPTON_RETURN_IF_ERROR(read_zero_point(attrs, "y_zero_point", output, &r->zero_point));
     return read_bounds(attrs, "lo", "hi", lo, hi, &r->lo, &r->hi);
   }
+  *kind = EpilogueS8Kind::kRequantizeAdd;
   // q may be of either sign, whatever the output is.
   LEPTON_RETURN_IF_ERROR(read_integer(attrs, "y_zero_point", 0, -128, 255, &r->zero_point));
   LEPTON_RETURN_IF_ERROR(read_bounds(attrs, "lo", "hi", -128, 255, &r->lo, &r->hi));
   LEPTON_RETURN_IF_ERROR(read_scale(attrs, "q_scale", &r->q_scale));
-  LEPTON_RETURN_IF_ERROR(read_scale(attrs, "r_scale", &r->r_scale));
   LEPTON_RETURN_IF_ERROR(read_scale(attrs, "out_scale", &r->out_scale));
-  LEPTON_RETURN_IF_ERROR(read_zero_point(attrs, "r_zero_point", residual, &r->r_zero_point));
   LEPTON_RETURN_IF_ERROR(read_zero_point(attrs, "out_zero_point", output, &r->out_zero_point));
   return read_bounds(attrs, "out_lo", "out_hi", lo, hi, &r->out_lo, &r->out_hi);
 }

@@ -20,8 +20,11 @@ Status read_zero_point(const Attrs& attrs, const char* name, DType dtype, int32_
 // min and max of a float output; no clamp where absent.
 Status read_clamp(const Attrs& attrs, float* min, float* max);
 
-// y_zero_point, lo, hi of an 8-bit output; with a residual (dtype not kUndefined) those of the
-// intermediate q, and q_scale, r_scale, r_zero_point, out_scale, out_zero_point, out_lo, out_hi.
-Status read_requantize(const Attrs& attrs, DType output, DType residual, Requantize* requantize);
+// What makes an 8-bit output: kRequantize, and with a residual (dtype not kUndefined)
+// kRequantizeSum, or kRequantizeAdd where there is an attribute q_scale. Attributes: y_zero_point,
+// lo, hi, and with a residual r_scale and r_zero_point; for kRequantizeAdd the former are those of
+// the intermediate q, and there are q_scale, out_scale, out_zero_point, out_lo and out_hi besides.
+Status read_requantize(const Attrs& attrs, DType output, DType residual, EpilogueS8Kind* kind,
+                       Requantize* requantize);
 
 }  // namespace lepton

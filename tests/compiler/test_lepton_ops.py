@@ -171,6 +171,10 @@ def test_qlinear_conv_with_residual() -> None:
     want = quantized(np.maximum(total, 0), 0.7, 90)
     got = run("QLinearConv", case.operands(True, True), np.uint8, activation="Relu")
     np.testing.assert_array_equal(got, want)
+    product = case.acc.astype(F) * (case.x_scale * case.w_scale)
+    total = product + (case.r.astype(F) - 3) * case.r_scale
+    got = run("QLinearConv", case.operands(False, True), np.uint8, activation="Relu")
+    np.testing.assert_array_equal(got, quantized(np.maximum(total, 0), 0.7, 90))
 
 
 @pytest.mark.parametrize("bias", [False, True])

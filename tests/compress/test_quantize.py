@@ -345,6 +345,49 @@ def test_layout_operators_between_layers() -> None:
         assert set(step.dtypes) <= INTEGERS, step
 
 
+def residual_block(b: Builder, x: str, kind: str) -> str:
+    """Two layers and an Add of x [n, 4, 6, 6], or of a third layer; its output."""
+    b.conv(x, "c1", 4, 4)
+    b.node("Relu", ["c1"], "r1")
+    b.conv("r1", "c2", 4, 4, group=4 if kind == "depthwise" else 1)
+    other = b.conv(x, "c3", 4, 4, k=1) if kind == "two layers" else x
+    b.node("Add", ["c2", other], "sum")
+    return b.node("Relu", ["sum"], "r2")
+
+
+@pytest.mark.parametrize("kind", ["identity", "two layers", "depthwise"])
+def test_a_layer_before_an_add_is_rounded_with_it(kind: str) -> None:
+    b = Builder(10)
+    b.conv("x", "h", 4, 4)
+    b.conv(residual_block(b, "h", kind), "y", 4, 2)
+    model = b.model({"x": ["n", 4, 6, 6]}, {"y": ["n", 2, 6, 6]})
+    data = batches(shape=(2, 4, 6, 6))
+    graph = check_against_onnx_runtime(model, data, 0.05)
+    sources = [source_op(graph, name) for name in producer(graph, "sum").inputs]
+    assert sorted(sources) == ["Conv", "DequantizeLinear"]
+    (step,) = (s for s in lepton_rt.Session(graph).explain() if "r2" in s.outputs[0])
+    assert "QLinearConv" in step.op
+    assert set(step.dtypes) <= INTEGERS
+
+
+def test_layers_before_an_add_that_are_rounded_themselves() -> None:
+    """Read elsewhere, clamped, or added to another shape."""
+    b = Builder(11)
+    for name in ("c1", "c2", "c3"):
+        b.conv("x", name, 4, 4)
+    b.node("Relu", ["c2"], "r2")
+    b.node("Add", ["c1", "r2"], "s1")
+    b.node("GlobalAveragePool", ["c3"], "p")
+    b.node("Add", ["s1", "p"], "s2")
+    b.node("Add", ["s2", "c1"], "s3")
+    b.conv("s3", "y", 4, 2)
+    model = b.model({"x": ["n", 4, 6, 6]}, {"y": ["n", 2, 6, 6]})
+    graph = check_against_onnx_runtime(model, batches(shape=(2, 4, 6, 6)), 0.06)
+    for name in ("s1", "s2", "s3"):
+        inputs = producer(graph, name).inputs
+        assert {source_op(graph, x) for x in inputs} == {"DequantizeLinear"}
+
+
 def test_an_output_in_the_middle_keeps_its_name() -> None:
     b = Builder(8)
     b.conv("x", "c1", 3, 4)

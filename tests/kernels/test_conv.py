@@ -217,6 +217,22 @@ def test_quantized_residual(
     np.testing.assert_array_equal(y, np.clip(np.rint(real).astype(np.int64) + 3, 3, 255))
 
 
+@pytest.mark.parametrize(("case", "depthwise"), PARAMETERS)
+@pytest.mark.parametrize(("r_dtype", "output"), [("uint8", "int8"), ("int8", "uint8")])
+def test_quantized_residual_rounded_once(
+    case: Case, depthwise: bool, r_dtype: str, output: str, isa: str
+) -> None:
+    q = quantized(case, "uint8", "int8", False)
+    info, low = np.iinfo(r_dtype), int(np.iinfo(output).min)
+    residual = np.random.default_rng(9).integers(info.min, info.max + 1, q.acc.shape)
+    attrs = {"y_zero_point": low + 90, "lo": low + 5, "hi": low + 250}
+    attrs |= {"r_scale": [0.4], "r_zero_point": 17}
+    y = run_quantized(case, q, depthwise, isa, output, attrs, residual.astype(r_dtype))
+    real = q.acc.astype(np.float64) * q.scale + (residual - 17) * np.float64(0.4) + low + 90
+    # Ties may go either way: the exact contract is tested on the epilogues.
+    assert np.abs(y - np.clip(real, low + 5, low + 250)).max() <= 0.5 + 1e-3
+
+
 @pytest.mark.parametrize("name", ["7x7 s2 rgb", "3x3 s2", "grouped", "1-D", "3-D", "1x1"])
 def test_quantized_from_channels_first(name: str, isa: str) -> None:
     case = CASES[name]

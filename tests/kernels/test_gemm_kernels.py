@@ -571,6 +571,44 @@ def test_requantize_add_rounds_as_a_division(line: Line, rng: np.random.Generato
         np.testing.assert_array_equal(got, quantize(v / out_scale, 130, 0, 255))
 
 
+def fma(a: Array, b: Array | np.float32, c: Array | np.float32) -> Array:
+    """a · b + c in float32, rounded once."""
+    return (a.astype(np.longdouble) * b + c).astype(np.float32)
+
+
+@pytest.mark.parametrize("line", lines("epilogue_s8", "requantize_sum"))
+@pytest.mark.parametrize("at_start", PLACEMENTS)
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("r_dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("r_scale", [0.5, 0.0831])
+def test_requantize_sum(
+    line: Line, rng: np.random.Generator, at_start: bool, dtype: str, r_dtype: str, r_scale: float
+) -> None:
+    low, r_low = int(np.iinfo(dtype).min), int(np.iinfo(r_dtype).min)
+    constants: dict[str, Any] = {"zero_point": low + 99, "lo": low + 1, "hi": low + 254}
+    constants |= {"r_scale": np.float32(r_scale), "r_zero_point": r_low + 40}
+    offset = np.float32(-(r_low + 40)) * np.float32(r_scale)
+    for (m, n), gap in itertools.product(EXTENTS, (0, 3)):
+        acc = accumulators(rng, m, n)
+        bias = rng.integers(-99, 99, n, dtype=np.int32)
+        scale = rng.choice([0.5, 0.25, 0.1, 0.0173], n).astype(np.float32)
+        residual = extremes(rng, (m, n), r_low, r_low + 255).astype(r_dtype)
+        got = run_epilogue_s8(line, acc, bias, scale, residual, constants, dtype, gap, at_start)
+        product = fma(to_float(acc, bias, np.ones_like(scale)), scale, offset)
+        v = fma(residual, np.float32(r_scale), product)
+        np.testing.assert_array_equal(got, quantize(v, low + 99, low + 1, low + 254))
+
+
+@pytest.mark.parametrize("line", lines("epilogue_s8", "requantize_sum"))
+def test_requantize_sum_of_what_is_not_finite(line: Line) -> None:
+    constants = {"zero_point": 120, "lo": 3, "hi": 250}
+    residual = np.full((1, 37), 9, np.uint8)
+    for scale, acc, want in [(np.nan, 1, 3), (np.inf, -1, 3), (np.inf, 1, 250), (3e38, 9, 250)]:
+        sums, scales = np.full((1, 37), acc, np.int32), np.full(37, scale, np.float32)
+        got = run_epilogue_s8(line, sums, None, scales, residual, constants, "uint8", 0, False)
+        assert (got == want).all()
+
+
 @pytest.mark.parametrize("line", lines("epilogue_s8", "f32"))
 @pytest.mark.parametrize("at_start", PLACEMENTS)
 def test_dequantize(line: Line, rng: np.random.Generator, at_start: bool) -> None:
@@ -613,7 +651,8 @@ def test_zero_points_of_rows(line: Line, rng: np.random.Generator, at_start: boo
         acc = accumulators(rng, m, n)
         bias = rng.integers(-99, 99, n, dtype=np.int32)
         scale = rng.choice([0.5, 0.1], n).astype(np.float32)
-        residual = rng.integers(0, 256, (m, n)).astype(np.uint8) if "add" in line["kind"] else None
+        adds = line["kind"] in ("requantize_add", "requantize_sum")
+        residual = rng.integers(0, 256, (m, n)).astype(np.uint8) if adds else None
         points = rng.integers(-128, 256, m, dtype=np.int32)
         sums = rng.integers(-(2**20), 2**20, n, dtype=np.int32)
         off = acc.astype(np.int64) - np.outer(points, sums)

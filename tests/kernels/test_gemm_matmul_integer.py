@@ -209,6 +209,26 @@ def test_residual(isa: str, rng: np.random.Generator, r_dtype: str, out: str, r_
     want = clamp_round((x + y) / out_scale, low + 99, low + 50, low + 255)
     np.testing.assert_array_equal(got, want)
     assert len(np.unique(got)) > 10
+    for name in ("q_scale", "out_scale", "out_zero_point", "out_lo", "out_hi"):
+        del attrs[name]
+    attrs |= {"y_zero_point": low + 99, "lo": low + 50, "hi": low + 255}
+    (got,) = run_op(
+        "lepton.QLinearMatMul",
+        [a, blob, scale, None, residual],
+        attrs,
+        constants=[1, 2],
+        outputs=[out],
+        kernel=kernel,
+        isa=isa,
+        threads=2,
+    )
+    wide = accumulate(a, b, -3).astype(np.float64) * scale + y.astype(np.float64)
+    assert_rounded(got, wide + low + 99, low + 50, low + 255)
+
+
+def assert_rounded(got: Array, real: Array, low: int, high: int) -> None:
+    """got is real, rounded and clamped; ties either way."""
+    assert np.abs(got.astype(np.float64) - np.clip(real, low, high)).max() <= 0.5 + 1e-3
 
 
 @pytest.mark.parametrize("one_scale", [False, True])

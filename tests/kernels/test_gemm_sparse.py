@@ -98,7 +98,9 @@ def test_matmul_equals_the_dense_one(
     scale = rng.uniform(1e-4, 1e-3, n).astype(np.float32)
     residual = rng.integers(0, 256, (m, n)).astype(np.uint8)
     attrs: dict[str, Any] = {"packed": 1, "k": k, "n": n, "a_zero_point": int(info.max) - 100}
-    attrs.update(y_zero_point=100, r_scale=0.5, q_scale=0.7, out_scale=0.9, r_zero_point=3)
+    attrs.update(y_zero_point=100, r_scale=0.5, r_zero_point=3)
+    if share > 0:
+        attrs.update(q_scale=0.7, out_scale=0.9)
     points = rng.integers(info.min, info.max + 1, m).astype(dtype)
     pair = operands(isa, sparse_matrix(rng, k, n, 16, share))
     for threads, given, zeros in ((1, residual, None), (2, None, None), (1, None, points)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -119,9 +120,10 @@ def test_requantised_like_the_direct_convolution(name: str, isa: str) -> None:
     acc = channels_last(sums) + bias
     np.testing.assert_array_equal(y, requantize(acc, scale, 100, 100, 255))
     residual = rng.integers(0, 256, y.shape).astype(np.uint8)
-    attrs |= {"q_scale": 0.02, "r_scale": 0.03, "out_scale": 0.04, "r_zero_point": 3, "out_lo": 9}
+    once = attrs | {"r_scale": 0.4, "r_zero_point": 3}
+    twice = once | {"q_scale": 0.02, "r_scale": 0.03, "out_scale": 0.04, "out_lo": 9}
     rest = [bias, scale, residual]
-    for threads in (1, 2):
+    for threads, attrs in itertools.product((1, 2), (once, twice)):
         how = {"isa": isa, "out": "uint8", "threads": threads}
         direct = run(x, w, zeros, attrs, rest, winograd=False, **how)
         np.testing.assert_array_equal(run(x, w, zeros, attrs, rest, **how), direct)

@@ -3,7 +3,8 @@
 Layers (convolutions and matrix products with constant weights) always do. The operators between
 two layers do, when every operator on the way can: then no step between the first and the last
 layer is float. What comes before the first or after the last layer stays float. An operator and
-the Relu, Clip or bias addition fused to it form one unit with nothing quantised in between.
+the Relu, Clip or bias addition fused to it form one unit with nothing quantised in between. So do
+a layer and the residual Add that alone reads it: their sum is rounded, not the layer's result.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SAME_RANGE = {
 """Operators that hand on values of their first input; outputs reuse its scale and zero point."""
 _AFFINE = {"Add", "Sub", "Mul", "Div"}
 _TAIL_HEADS = LAYERS | _AFFINE
+_ACTIVATIONS = {"Relu", "Clip"}
 
 
 @dataclass
@@ -79,6 +81,7 @@ def place(graph: Graph, excluded: Collection[str] = ()) -> Placement:
     units = _units(graph, left_out)
     _mark_inside(graph, units)
     inside = [unit for unit in units if unit.inside]
+    _leave_unrounded(graph, inside)
     return Placement(inside, _roots(graph, inside))
 
 
@@ -213,6 +216,36 @@ def _mark_inside(graph: Graph, units: list[Unit]) -> None:
         if unit.is_layer or any(name in before for name in unit.outputs):
             unit.inside = id(unit) in after
             before.update(unit.data)
+
+
+def _leave_unrounded(graph: Graph, inside: list[Unit]) -> None:
+    """Of two tensors that an Add sums, the result of a layer is not quantised.
+
+    Where both are, the earlier is: it waits in memory.
+    """
+    consumers = graph.consumers()
+    made = {name: (i, unit) for i, unit in enumerate(inside) for name in unit.outputs}
+    for add in inside:
+        if add.head.op != "Add" or len(add.data) != 2 or not _same_shapes(graph, add.data):
+            continue
+        candidates = [
+            (made[name][0], name)
+            for name in add.data
+            if name in made and _could_add(graph, made[name][1]) and len(consumers[name]) == 1
+        ]
+        if candidates:
+            add.data.remove(max(candidates)[1])
+
+
+def _could_add(graph: Graph, unit: Unit) -> bool:
+    """Whether the unit is a layer that could add a residual to its result."""
+    plain = unit.head.op in LAYERS - {"ConvTranspose"} and unit.nodes[-1].op not in _ACTIVATIONS
+    return plain and not any(name in graph.outputs for name in unit.outputs)
+
+
+def _same_shapes(graph: Graph, names: list[str]) -> bool:
+    a, b = (value.shape if (value := graph.value(name)) else None for name in names)
+    return a is not None and None not in a and a == b
 
 
 def _roots(graph: Graph, inside: Iterable[Unit]) -> dict[str, str]:

@@ -87,7 +87,8 @@ def quantize(
     tensor names or operator types to leave in float. activation: "uint8" (asymmetric) or "int8".
 
     Weights become symmetric int8, biases int32. Everything between the first and the last layer
-    runs on integers where every operator on the way can. In the modes "static" and "dynamic"
+    runs on integers where every operator on the way can; a layer that only an Add of a residual
+    reads is rounded with it, once. In the modes "static" and "dynamic"
     attention becomes lepton.DynamicQuantizeAttention, which rounds its operands to 8 bits as it
     runs (queries and keys by row, values by column, exponentials before they are divided by their
     sum); exclude "Softmax" or "Attention" to leave it in float.

@@ -48,50 +48,86 @@ class Requantisation:
 def requantisation(node: Node, context: LowerContext) -> Requantisation | None:
     """Scales and zero points of a QLinear layer (operands as in the lepton domain's table).
 
-    None when a parameter is not constant.
+    None when a parameter is not constant, or a residual comes without scales.
     """
     operands = [*node.inputs, *[""] * (14 - len(node.inputs))]
     parameters = {index: context.constant(operands[index]) for index in _PARAMETERS}
     if any(operands[i] and array is None for i, array in parameters.items()):
         return None
-    x_scale, w_scale, y_scale = parameters[1], parameters[4], parameters[6]
+    x_scale, w_scale = parameters[1], parameters[4]
     if x_scale is None or w_scale is None:
         return None
     scale = np.float32(x_scale.reshape(-1)[0]) * w_scale.astype(np.float32).reshape(-1)
-    if y_scale is None:
-        return Requantisation(scale, clamp(node))
-    scale = scale / np.float32(y_scale.reshape(-1)[0])
-    q_scale, q_zero = _linear(y_scale, parameters[7])
-    attrs: dict[str, StepAttr] = {"y_zero_point": int(q_zero)}
+    q, residual, out = (_grid(parameters[i], parameters[i + 1]) for i in (6, 10, 12))
     if not operands[9]:
-        attrs["lo"], attrs["hi"] = _integer_bounds(node, q_scale, q_zero)
-        return Requantisation(scale, attrs)
-    r_scale, r_zero = _linear(cast(Array, parameters[10]), parameters[11])
-    out_scale, out_zero = _linear(cast(Array, parameters[12]), parameters[13])
-    limits = np.iinfo(q_zero.dtype)
-    low, high = _integer_bounds(node, out_scale, out_zero)
-    attrs.update(lo=int(limits.min), hi=int(limits.max), q_scale=float(q_scale))
-    attrs.update(r_scale=float(r_scale), r_zero_point=int(r_zero))
-    attrs.update(out_scale=float(out_scale), out_zero_point=int(out_zero))
-    attrs.update(out_lo=low, out_hi=high)
-    return Requantisation(scale, attrs)
+        return Requantisation(scale, clamp(node)) if q is None else _rounded(node, scale, q)
+    if residual is None or out is None:
+        return None
+    if q is None:
+        return _added(node, scale, residual, out)
+    return _rounded_and_added(node, scale, q, residual, out)
 
 
 _PARAMETERS = (1, 2, 4, 5, 6, 7, 10, 11, 12, 13)
 
 
-def _linear(scale: Array, zero_point: Array | None) -> tuple[Any, Any]:
+@dataclass
+class _Grid:
+    """One scale and zero point of a tensor; the latter's dtype is the tensor's."""
+
+    scale: np.float32
+    zero: Any
+
+
+def _grid(scale: Array | None, zero_point: Array | None) -> _Grid | None:
+    if scale is None:
+        return None
     zero = np.uint8(0) if zero_point is None else zero_point.reshape(-1)[0]
-    return np.float32(scale.reshape(-1)[0]), zero
+    return _Grid(np.float32(scale.reshape(-1)[0]), zero)
 
 
-def _integer_bounds(node: Node, scale: Any, zero: Any) -> tuple[int, int]:
+def _rounded(node: Node, scale: Array, out: _Grid) -> Requantisation:
+    low, high = _integer_bounds(node, out)
+    attrs: dict[str, StepAttr] = {"y_zero_point": int(out.zero), "lo": low, "hi": high}
+    return Requantisation(scale / out.scale, attrs)
+
+
+def _added(node: Node, scale: Array, residual: _Grid, out: _Grid) -> Requantisation:
+    """Product and residual in units of the result: only their sum is rounded."""
+    result = _rounded(node, scale, out)
+    r_scale = float(residual.scale / out.scale)
+    result.attrs.update(r_scale=r_scale, r_zero_point=int(residual.zero))
+    return result
+
+
+def _rounded_and_added(
+    node: Node, scale: Array, q: _Grid, residual: _Grid, out: _Grid
+) -> Requantisation:
+    """The product is rounded to q before the residual is added."""
+    limits = np.iinfo(q.zero.dtype)
+    low, high = _integer_bounds(node, out)
+    attrs: dict[str, StepAttr] = {
+        "y_zero_point": int(q.zero),
+        "lo": int(limits.min),
+        "hi": int(limits.max),
+        "q_scale": float(q.scale),
+        "r_scale": float(residual.scale),
+        "r_zero_point": int(residual.zero),
+        "out_scale": float(out.scale),
+        "out_zero_point": int(out.zero),
+        "out_lo": low,
+        "out_hi": high,
+    }
+    return Requantisation(scale / q.scale, attrs)
+
+
+def _integer_bounds(node: Node, grid: _Grid) -> tuple[int, int]:
     """The activation as a clamp of integers: each bound quantised as a value would be."""
-    limits = np.iinfo(zero.dtype)
+    limits = np.iinfo(grid.zero.dtype)
 
     def quantised(bound: float) -> int:
         with np.errstate(over="ignore"):
-            steps = float(np.rint(np.float32(bound) / scale)) + float(zero)
+            steps = float(np.rint(np.float32(bound) / grid.scale)) + float(grid.zero)
         return int(min(max(steps, limits.min), limits.max))
 
     low, high = activation_bounds(node)

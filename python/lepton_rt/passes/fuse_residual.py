@@ -2,6 +2,7 @@
 
 Matches QLinear layer → Dequantize → Add(Dequantize(r)) → Relu or Clip → Quantize. The layer still
 rounds its own result to 8 bits before it adds, so the integers are those of the separate operators.
+A layer whose result is float, without the Dequantize, adds before its only rounding.
 """
 
 from __future__ import annotations
@@ -39,34 +40,42 @@ class _Sum:
     attrs: dict[str, Attr]
 
 
+@dataclass
+class _Layer:
+    """The layer behind one operand of an Add, and the DequantizeLinear between them, if any."""
+
+    node: Node
+    dequantize: Node | None
+
+
 def _fuse(editor: Editor, node: Node, order: dict[int, int]) -> None:
-    operands = [dequantised(editor, name) for name in node.inputs]
     total = _sum(editor, node)
-    if total is None or not _addable(editor, operands):
+    if total is None or not _addable(editor, node.inputs):
         return
-    a, b = operands
-    assert a is not None
-    assert b is not None
     candidates = []
-    for mine, other in ((a, b), (b, a)):
-        layer = _layer(editor, mine, node)
-        if layer is not None:
-            candidates.append((order.get(id(layer), -1), layer, mine, other))
+    for mine, other in (node.inputs, node.inputs[::-1]):
+        layer, residual = _layer(editor, mine, node), dequantised(editor, other)
+        if layer is not None and residual is not None and residual.per_tensor and residual.is_8_bit:
+            candidates.append((order.get(id(layer.node), -1), layer, residual))
     if candidates:
         # The later layer: the other operand is computed by then.
-        _, layer, mine, other = max(candidates, key=lambda c: c[0])
-        _replace(editor, layer, mine, other, total)
+        _, layer, residual = max(candidates, key=lambda c: c[0])
+        _replace(editor, layer, residual, total)
 
 
-def _addable(editor: Editor, operands: list[Quantised | None]) -> bool:
-    """Whether both operands are 8-bit tensors of surely equal shapes."""
-    if len(operands) != 2 or any(x is None or not (x.per_tensor and x.is_8_bit) for x in operands):
+def _addable(editor: Editor, operands: list[str]) -> bool:
+    """Whether both operands are computed and surely have equal shapes."""
+    if not all(_is_computed(editor, name) for name in operands):
         return False
-    shapes = [editor.shape(x.data) for x in operands if x is not None]
+    shapes = [editor.shape(name) for name in operands]
     if shapes[0] is None or shapes[1] is None or len(shapes[0]) != len(shapes[1]):
         return False
-    constant = any(editor.array(x.data) is not None for x in operands if x is not None)
-    return not constant and all(p is not None and p == q for p, q in zip(*shapes))
+    return all(p is not None and p == q for p, q in zip(*shapes))
+
+
+def _is_computed(editor: Editor, name: str) -> bool:
+    found = dequantised(editor, name)
+    return editor.array(name if found is None else found.data) is None
 
 
 def _sum(editor: Editor, node: Node) -> _Sum | None:
@@ -83,23 +92,28 @@ def _sum(editor: Editor, node: Node) -> _Sum | None:
     return _Sum([*nodes, target.node], target, attrs)
 
 
-def _layer(editor: Editor, operand: Quantised, add: Node) -> Node | None:
+def _layer(editor: Editor, operand: str, add: Node) -> _Layer | None:
     """The layer behind an operand, when it has room for a residual and no other readers."""
-    layer = editor.producer(operand.data)
+    if editor.only_reader(operand) is not add:
+        return None
+    found = dequantised(editor, operand)
+    if found is not None and (not found.per_tensor or editor.only_reader(found.data) is None):
+        return None
+    layer = editor.producer(operand if found is None else found.data)
     if layer is None or layer.key not in _LAYERS or layer.attrs.get("activation"):
         return None
     quantised = len(layer.inputs) > 6 and bool(layer.inputs[6])
-    if not quantised or any(layer.inputs[_OPERANDS_BEFORE_RESIDUAL:]):
+    if quantised != (found is not None) or any(layer.inputs[_OPERANDS_BEFORE_RESIDUAL:]):
         return None
-    alone = editor.only_reader(operand.data) is operand.node
-    return layer if alone and editor.only_reader(operand.node.outputs[0]) is add else None
+    return _Layer(layer, None if found is None else found.node)
 
 
-def _replace(editor: Editor, layer: Node, mine: Quantised, other: Quantised, total: _Sum) -> None:
-    target = total.target
-    inputs = (layer.inputs + [""] * 3)[:_OPERANDS_BEFORE_RESIDUAL]
-    inputs += [other.data, other.scale, other.zero_point, target.scale, target.zero_point]
-    group = [layer, mine.node, *total.nodes]
-    attrs = {**layer.attrs, **total.attrs}
-    editor.replace(group, layer.op, inputs, [target.data], attrs, lepton=True)
-    editor.drop_unread(other.node)
+def _replace(editor: Editor, layer: _Layer, residual: Quantised, total: _Sum) -> None:
+    target, node = total.target, layer.node
+    inputs = (node.inputs + [""] * 3)[:_OPERANDS_BEFORE_RESIDUAL]
+    inputs += [residual.data, residual.scale, residual.zero_point, target.scale, target.zero_point]
+    between = [layer.dequantize] if layer.dequantize is not None else []
+    attrs = {**node.attrs, **total.attrs}
+    group = [node, *between, *total.nodes]
+    editor.replace(group, node.op, inputs, [target.data], attrs, lepton=True)
+    editor.drop_unread(residual.node)
