@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bindings/bindings.h"
+#include "ops/gather_kernels.h"
 #include "ops/gemm.h"
 #include "ops/gemm_lhs.h"
 #include "ops/gemm_nbits_kernels.h"
@@ -139,6 +140,7 @@ py::list kernels() {
   }
   for (const auto& info : widen_s8_kernels()) lines.append(describe_line("widen_s8", info));
   for (const auto& info : copy_u8_kernels()) lines.append(describe_line("copy_u8", info));
+  for (const auto& info : gather_rows_kernels()) lines.append(describe_line("gather_rows", info));
   return lines;
 }
 

@@ -1,6 +1,6 @@
-// _core.testing: depthwise and pooling kernels on guarded copies, as testing.cc does for the
-// others. Every tap reads from a buffer of its own, exactly as long as the contract lets the kernel
-// read.
+// _core.testing: depthwise, pooling and gathering kernels on guarded copies, as testing.cc does for
+// the others. Every tap reads from a buffer of its own, exactly as long as the contract lets the
+// kernel read.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -12,6 +12,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/guarded_buffer.h"
+#include "ops/gather_kernels.h"
 #include "ops/window_kernels.h"
 #include "ops/winograd_kernels.h"
 
@@ -176,6 +177,21 @@ py::array winograd_output(const std::string& kernel, const Floats& m, bool at_st
   return copy_out(like, y);
 }
 
+// src and dst end with what the contract lets the kernel touch behind the last stretch.
+py::array gather_rows(const std::string& kernel, size_t m, size_t stretches, size_t bytes,
+                      const py::array_t<uint8_t>& src, size_t step, size_t line,
+                      const py::array_t<uint8_t>& dst, size_t dst_stride, bool at_start) {
+  const GatherRowsKernelInfo& info = runnable(gather_rows_kernels(), kernel);
+  if (m == 0 || stretches == 0 || bytes == 0 || dst_stride < stretches * bytes)
+    throw py::value_error("bad m, stretches, bytes or dst_stride");
+  constexpr size_t kBehind = kGatherBlock - 1;
+  expect(src, (m - 1) * step + (stretches - 1) * line + bytes + kBehind, "src");
+  expect(dst, (m - 1) * dst_stride + stretches * bytes + kBehind, "dst");
+  const GuardedBuffer from = guarded(src, at_start), to = guarded(dst, at_start);
+  info.run({m, stretches, bytes, from.as<uint8_t>(), step, line, to.as<uint8_t>(), dst_stride});
+  return copy_out(dst, to);
+}
+
 }  // namespace
 
 void register_testing_conv(py::module_& m) {
@@ -191,6 +207,8 @@ void register_testing_conv(py::module_& m) {
       std::vector<int>(std::begin(kDepthwiseLane), std::end(kDepthwiseLane));
   testing.def("pool", &pool, arg("kernel"), arg("channels"), arg("pixels"), arg("taps"),
               arg("divisor"), arg("bias"), arg("dst"), arg("dst_step"), arg("at_start"));
+  testing.def("gather_rows", &gather_rows, arg("kernel"), arg("m"), arg("stretches"), arg("bytes"),
+              arg("src"), arg("step"), arg("line"), arg("dst"), arg("dst_stride"), arg("at_start"));
   testing.def("winograd_input", &winograd_input, arg("kernel"), arg("pixels"), arg("at_start"));
   testing.def("winograd_output", &winograd_output, arg("kernel"), arg("m"), arg("at_start"));
 }

@@ -1,26 +1,23 @@
 // Gathers the lhs rows of a convolution from a copy of X that has the padding around every image
 // and its elements in the form that the product reads. A kernel row of the window is then one
-// stretch of memory wherever the window lies, and is moved in whole blocks: what a block holds
-// beyond the stretch is overwritten by the next one, or lies behind the row, where a product
-// multiplies by zero or reads nothing. This pays where an image is so small that its copy is nearby
-// when it is read: there borders and calls cost as much as the product; a large one takes longer to
-// copy than its borders do. Included by drivers only.
+// stretch of memory wherever the window lies, and a kernel moves whole blocks (gather_rows.h): what
+// lies behind a row, a product multiplies by zero or does not read. This pays where an image is so
+// small that its copy is nearby when it is read: there borders and calls cost as much as the
+// product; a large one takes longer to copy than its borders do. Included by drivers only.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "ops/conv_geometry.h"
+#include "ops/gather_kernels.h"
 
 namespace lepton {
 
 // Where the padded images lie; empty where Gather does better.
 class PaddedImages {
  public:
-  static constexpr size_t kBlock = 16;  // bytes
-
   PaddedImages() = default;
   // element: bytes of what is gathered.
   PaddedImages(const ConvAttrs& conv, const ConvShape& shape, size_t element)
@@ -32,8 +29,9 @@ class PaddedImages {
     width_ = extent(2);
     const size_t image = static_cast<size_t>(height_ * width_ * channels_) * element;
     if (image > kSmallImage) return;
-    bytes_ = round_up(static_cast<size_t>(shape.batch) * image + kBlock, kCacheLine);
+    bytes_ = round_up(static_cast<size_t>(shape.batch) * image + kGatherBlock, kCacheLine);
     images_ = shape.batch;
+    rows_ = best_gather_rows(conv.isa);
   }
 
   // 0: there are none.
@@ -51,8 +49,8 @@ class PaddedImages {
     });
   }
 
-  // Rows [first, first + count), row_stride elements apart; kBlock bytes behind the last are
-  // written, too.
+  // Rows [first, first + count), row_stride elements apart; kGatherBlock bytes behind the last
+  // are written, too.
   template <typename T>
   void gather(const T* images, int64_t first, int64_t count, T* dst, int64_t row_stride) const {
     const int64_t line = width_ * channels_, step = w_.stride[2] * channels_;
@@ -62,10 +60,10 @@ class PaddedImages {
       const int64_t oh = pixel / s_.out[2], ow = pixel % s_.out[2];
       const int64_t run = std::min(count, s_.out[2] - ow);
       const T* src = images + (image * height_ + oh * w_.stride[1]) * line + ow * step;
-      for (int64_t i = 0; i < run; ++i, src += step, dst += row_stride)
-        for (int64_t j = 0; j < w_.kernel[1]; ++j)
-          move(src + j * line, dst + j * stretch, static_cast<size_t>(stretch) * sizeof(T));
-      first += run, count -= run;
+      rows_({static_cast<size_t>(run), static_cast<size_t>(w_.kernel[1]), bytes_of<T>(stretch),
+             reinterpret_cast<const uint8_t*>(src), bytes_of<T>(step), bytes_of<T>(line),
+             reinterpret_cast<uint8_t*>(dst), bytes_of<T>(row_stride)});
+      first += run, count -= run, dst += run * row_stride;
     }
   }
 
@@ -79,9 +77,9 @@ class PaddedImages {
                     (s_.out[axis] - 1) * w_.stride[axis] + w_.kernel[axis]);
   }
 
-  static void move(const void* from, void* to, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += kBlock)
-      std::memcpy(static_cast<char*>(to) + i, static_cast<const char*>(from) + i, kBlock);
+  template <typename T>
+  static size_t bytes_of(int64_t elements) {
+    return static_cast<size_t>(elements) * sizeof(T);
   }
 
   template <typename Copy>
@@ -102,6 +100,7 @@ class PaddedImages {
   WindowShape s_{};
   int64_t channels_ = 0, images_ = 0, height_ = 0, width_ = 0;
   size_t bytes_ = 0;
+  GatherRowsKernel rows_ = nullptr;
 };
 
 }  // namespace lepton
