@@ -90,6 +90,12 @@ class PyExecutor {
     return std::move(results);
   }
 
+  // Only constants that are memory of their own, not those of a mapped file.
+  void use_large_pages() const {
+    const py::gil_scoped_release release;
+    if (loaded_) move_to_large_pages(loaded_->store.blobs());
+  }
+
   // Runs once; returns the nanoseconds that each step took, 0 for what is known without running.
   std::vector<int64_t> profile(const py::list& inputs) {
     std::vector<int64_t> times(executor_->plan().steps.size());
@@ -404,6 +410,8 @@ void register_executor(py::module_& m) {
            "what is alive at once.")
       .def("output_shapes", &PyExecutor::output_shapes, py::arg("shapes"),
            "Shapes of the outputs for these input shapes; None where they depend on data.")
+      .def("use_large_pages", &PyExecutor::use_large_pages,
+           "Moves constants to large pages where the system can; once memory has settled.")
       .def_static("open", &PyExecutor::open, py::arg("path"), py::arg("threads") = 0,
                   "Maps a .plan file.")
       .def_static("load", &PyExecutor::load, py::arg("data"), py::arg("threads") = 0,

@@ -7,7 +7,9 @@
 #endif
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -157,6 +159,20 @@ size_t largest_live_set(const std::vector<Lifetime>& lifetimes) {
   ptrdiff_t live = 0, largest = 0;
   for (ptrdiff_t change : changes) largest = std::max(largest, live += change);
   return static_cast<size_t>(largest);
+}
+
+void move_to_large_pages(const std::vector<Blob>& constants) {
+#ifdef __linux__
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE, which older headers do not name
+  std::map<uintptr_t, size_t> filled;
+  for (const Blob& blob : constants) {
+    const auto begin = reinterpret_cast<uintptr_t>(blob.data), end = begin + blob.size;
+    for (uintptr_t page = begin / kLargePage * kLargePage; page < end; page += kLargePage)
+      filled[page] += std::min(end, page + kLargePage) - std::max(begin, page);
+  }
+  for (const auto& [page, bytes] : filled)
+    if (bytes >= kLargePage / 2) madvise(reinterpret_cast<void*>(page), kLargePage, kCollapse);
+#endif
 }
 
 void release_free_memory() {

@@ -27,6 +27,15 @@ size_t lay_out(std::vector<Lifetime>& lifetimes);
 // Bytes of the tensors alive at once, at most: no layout needs less.
 size_t largest_live_set(const std::vector<Lifetime>& lifetimes);
 
+struct Blob {
+  const std::byte* data;
+  size_t size;
+};
+
+// Moves constants to large pages where the system can (Linux from 6.1 on); their addresses stay.
+// Only large pages at least half of which is constants: what lies beside them moves, too.
+void move_to_large_pages(const std::vector<Blob>& constants);
+
 // Gives what was freed back to the system, where the allocator would keep it.
 void release_free_memory();
 

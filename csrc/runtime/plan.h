@@ -20,13 +20,9 @@
 #include <vector>
 
 #include "ops/op.h"
+#include "runtime/memory.h"
 
 namespace lepton {
-
-struct Blob {
-  const std::byte* data;
-  size_t size;
-};
 
 constexpr int kAlways = 1 << 30;
 

@@ -14,6 +14,8 @@ class Executor:
     def __init__(
         self, meta: bytes, blobs: list[Array], threads: int = 0, host: Any = None
     ) -> None: ...
+    def use_large_pages(self) -> None:
+        """Moves constants to large pages where the system can; once memory has settled."""
     @staticmethod
     def open(path: str, threads: int = 0) -> Executor:
         """Maps a .plan file."""

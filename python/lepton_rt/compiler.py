@@ -146,6 +146,7 @@ def compile_model(
     source, hosted = GraphSource(model, graph), lowered.host
     del graph, stateful, prepared, lowered
     _core.release_memory()
+    executor.use_large_pages()
     return Compiled(executor, interface, source, hosted, objects, types, gains)
 
 

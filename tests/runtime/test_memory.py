@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -154,16 +155,31 @@ def wide_model(path: Path, layers: int = 6, width: int = 1024) -> None:
 
 MEASURE = """
 import json, sys, numpy as np, onnx, lepton_rt
-def anonymous():
+def anonymous(kind="Anonymous:"):
     with open("/proc/self/smaps_rollup") as file:
-        return sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Anonymous:"))
-x = np.ones((1, 1024), np.float32)
-lepton_rt.Session(sys.argv[2], threads=1).run(x)
-before = anonymous()
+        return sum(int(line.split()[1]) * 1024 for line in file if line.startswith(kind))
+warm = lepton_rt.Session(sys.argv[2], threads=1)
+x = np.ones((1, warm.inputs[0].shape[1]), np.float32)
+warm.run(x)
+before = anonymous(), anonymous("AnonHugePages:")
 session = lepton_rt.Session(sys.argv[1], threads=1)
 session.run(x)
-print(json.dumps([anonymous() - before, session._executor.constant_bytes]))
+grown = anonymous() - before[0], anonymous("AnonHugePages:") - before[1]
+print(json.dumps([*grown, session._executor.constant_bytes]))
 """
+
+
+def memory_of(model: Path, warm: Path) -> tuple[int, int, int]:
+    """Bytes of a session that has run: its memory, that in large pages, and its constants."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(model), str(warm)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+    )
+    grown, large, constants = json.loads(done.stdout)
+    return grown, large, constants
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
@@ -177,14 +193,27 @@ def test_weights_are_in_memory_once(suffix: str, tmp_path: Path) -> None:
         lepton_rt.save_lepton(graph, tmp_path / "wide.lepton")
     elif suffix == "plan":
         lepton_rt.Session(tmp_path / "wide.onnx").save_plan(tmp_path / "wide.plan")
-    paths = [str(tmp_path / f"wide.{suffix}"), str(tmp_path / "warm.onnx")]
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, *paths],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
-    )
-    grown, constants = json.loads(done.stdout)
+    grown, _, constants = memory_of(tmp_path / f"wide.{suffix}", tmp_path / "warm.onnx")
     assert constants >= 6 * 4 * 2**20
     assert grown < (0.1 if suffix == "plan" else 1.15) * constants
+
+
+def has_large_pages() -> bool:
+    enabled = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    release = platform.release().split(".")
+    return (
+        enabled.exists()
+        and "[never]" not in enabled.read_text()
+        and (int(release[0]), int(release[1])) >= (6, 1)
+    )
+
+
+@pytest.mark.skipif(not has_large_pages(), reason="needs Linux from 6.1 on with large pages")
+@pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer keeps memory of its own")
+def test_weights_move_to_large_pages(tmp_path: Path) -> None:
+    wide_model(tmp_path / "warm.onnx", layers=1, width=512)
+    wide_model(tmp_path / "wide.onnx", layers=16, width=512)
+    grown, large, constants = memory_of(tmp_path / "wide.onnx", tmp_path / "warm.onnx")
+    assert constants >= 16 * 2**20
+    assert large >= constants / 2
+    assert grown < 1.3 * constants
