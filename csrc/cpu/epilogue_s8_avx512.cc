@@ -2,8 +2,8 @@
 // rows, through saturating packs to one register of bytes. They take every stage side by side: the
 // quantised addition is a chain of some twenty operations of four cycles each, and one chain after
 // another would fill the scheduler with operations that wait. Its quotient comes from
-// multiplications (ReciprocalDivider), as a division would take longer than all the rest. Floats
-// and sums: sixteen columns at a time, down the rows, as in epilogue_s8_avx2.cc. Masks take care of
+// multiplications (ReciprocalDivider), as a division would take longer than all the rest. Sums:
+// sixteen columns at a time, down the rows, as in epilogue_s8_avx2.cc. Masks take care of
 // what is left of n. Bound by arithmetic: six instructions for sixteen columns, nine with a
 // residual, twenty-two where the product is rounded before it is added.
 #include <immintrin.h>
@@ -21,7 +21,6 @@ struct Columns {
     bias_i32x16 = load(params.bias);
     column_sum_i32x16 = load(params.column_sum);
     scale_f32x16 = load(params.scale);
-    float_bias_f32x16 = load(params.float_bias);
   }
   __m512i load(const int32_t* p) const {
     return p == nullptr ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi32(mask, p + j);
@@ -44,30 +43,13 @@ struct Columns {
   size_t j;
   __mmask16 mask;
   __m512i bias_i32x16, column_sum_i32x16;
-  __m512 scale_f32x16, float_bias_f32x16;
+  __m512 scale_f32x16;
 };
 
 // Calls body(columns, i) for every sixteen columns and row.
 template <typename Body>
 inline void for_each(const EpilogueS8Params& params, const Body& body) {
   for (size_t j = 0; j < params.n; j += 16) {
-    const Columns columns(params, j);
-    for (size_t i = 0; i < params.m; ++i) body(columns, i);
-  }
-}
-
-// The same along the rows, 64 columns at a time: floats fill whole lines one after another.
-template <typename Body>
-inline void for_rows(const EpilogueS8Params& params, const Body& body) {
-  size_t j = 0;
-  for (; j + 64 <= params.n; j += 64) {
-    const Columns columns[] = {{params, j}, {params, j + 16}, {params, j + 32}, {params, j + 48}};
-    for (size_t i = 0; i < params.m; ++i) {
-#pragma GCC unroll 4
-      for (size_t k = 0; k < 4; ++k) body(columns[k], i);
-    }
-  }
-  for (; j < params.n; j += 16) {
     const Columns columns(params, j);
     for (size_t i = 0; i < params.m; ++i) body(columns, i);
   }
@@ -378,24 +360,6 @@ void epilogue_s8_requantize_sum_avx512(const EpilogueS8Params& shared) {
   const Requantize& r = params.requantize;
   const Summer add(params);
   add_bytes(params, Bytes(r.zero_point, r.lo, r.hi), add.offset_f32x16, add);
-}
-
-void epilogue_s8_f32_avx512(const EpilogueS8Params& shared) {
-  const EpilogueS8Params params = shared;
-  const __m512 min_f32x16 = _mm512_set1_ps(params.min), max_f32x16 = _mm512_set1_ps(params.max);
-  const float* const residual = static_cast<const float*>(params.residual);
-  float* const dst = static_cast<float*>(params.dst);
-  for_rows(params, [&](const Columns& columns, size_t i) {
-    __m512 y_f32x16 = columns.scaled(i, no_offset());
-    if (params.row_scale != nullptr)
-      y_f32x16 = _mm512_mul_ps(y_f32x16, _mm512_set1_ps(params.row_scale[i]));
-    if (params.float_bias != nullptr) y_f32x16 = _mm512_add_ps(y_f32x16, columns.float_bias_f32x16);
-    if (residual != nullptr)
-      y_f32x16 = _mm512_add_ps(y_f32x16, columns.load(residual + i * params.residual_stride));
-    // Constant first: max and min then pass a NaN through.
-    y_f32x16 = _mm512_min_ps(max_f32x16, _mm512_max_ps(min_f32x16, y_f32x16));
-    _mm512_mask_storeu_ps(dst + i * params.dst_stride + columns.j, columns.mask, y_f32x16);
-  });
 }
 
 void epilogue_s8_s32_avx512(const EpilogueS8Params& shared) {

@@ -410,7 +410,10 @@ def test_copy(line: Line, rng: np.random.Generator, flip: int, at_start: bool) -
         np.testing.assert_array_equal(rows_of(got, m, k + pad, dst_stride), want)
 
 
-EXTENTS = list(itertools.product((0, 1, 2, 7), (0, 1, 7, 8, 9, 15, 16, 17, 24, 31)))
+EXTENTS = [
+    *itertools.product((0, 1, 2, 7), (0, 1, 7, 8, 9, 15, 16, 17, 24, 31)),
+    *((1, 64), (3, 81), (7, 130)),
+]
 
 
 @pytest.mark.parametrize("line", lines("epilogue_f32"))
@@ -644,17 +647,22 @@ def test_dequantize_rows(
 
 @pytest.mark.parametrize("line", lines("epilogue_s8"))
 @pytest.mark.parametrize("at_start", PLACEMENTS)
-def test_zero_points_of_rows(line: Line, rng: np.random.Generator, at_start: bool) -> None:
+@pytest.mark.parametrize("large", ["none", "points", "sums", "bias"])
+def test_zero_points_of_rows(
+    line: Line, rng: np.random.Generator, at_start: bool, large: str
+) -> None:
     """Taking them off in the epilogue is the same as taking them off the accumulators."""
     dtype = {"f32": "float32", "s32": "int32"}.get(line["kind"], "uint8")
     for m, n in EXTENTS:
         acc = accumulators(rng, m, n)
-        bias = rng.integers(-99, 99, n, dtype=np.int32)
+        bias = rng.integers(-99, 99, n, dtype=np.int32) if large == "bias" else None
         scale = rng.choice([0.5, 0.1], n).astype(np.float32)
         adds = line["kind"] in ("requantize_add", "requantize_sum")
         residual = rng.integers(0, 256, (m, n)).astype(np.uint8) if adds else None
-        points = rng.integers(-128, 256, m, dtype=np.int32)
-        sums = rng.integers(-(2**20), 2**20, n, dtype=np.int32)
+        points = rng.integers(-128 if large == "points" else 0, 256, m, dtype=np.int32)
+        most = 2**23 if large == "sums" else 2**22
+        sums = rng.choice([1 - most, -(2**20), -129, -1, 0, 127, 128, most - 1], n)
+        sums = sums.astype(np.int32)
         off = acc.astype(np.int64) - np.outer(points, sums)
         rows = {"row_zero_point": points, "column_sum": sums}
         run = (line, bias, scale, residual, {}, dtype, 1, at_start)
