@@ -1,11 +1,7 @@
 // 32 floats at a time, the last ones through masked loads: the two passes of
 // quantize_rows_avx512.cc on eight lanes. Bound by arithmetic, eleven instructions for eight
 // floats.
-#include <immintrin.h>
-
-#include <cstddef>
-#include <cstdint>
-
+#include "cpu/quantize_avx2.h"
 #include "ops/quantize_rows.h"
 
 namespace lepton {
@@ -68,73 +64,36 @@ Quantization range_of(const float* x, size_t k) {
   return {scale, zero_point > 255.f ? 255.f : zero_point};
 }
 
-struct Divider {
-  __m256 divisor_f32x8;
-  __m256 operator()(__m256 v) const { return _mm256_div_ps(v, divisor_f32x8); }
-};
-
-// The same bits by multiplication: see quantize_rows_avx512.cc.
-struct ReciprocalDivider {
-  explicit ReciprocalDivider(float divisor)
-      : divisor_f32x8(_mm256_set1_ps(divisor)),
-        reciprocal_f32x8(_mm256_set1_ps(1.f / divisor)),
-        rest_f32x8(_mm256_set1_ps(static_cast<float>(1. / divisor - 1.f / divisor))) {}
-  __m256 operator()(__m256 v) const {
-    const __m256 q_f32x8 = _mm256_fmadd_ps(v, reciprocal_f32x8, _mm256_mul_ps(v, rest_f32x8));
-    const __m256 off_f32x8 = _mm256_fnmadd_ps(q_f32x8, divisor_f32x8, v);
-    return _mm256_fmadd_ps(off_f32x8, reciprocal_f32x8, q_f32x8);
+// 32 quotients; they fit int16 by far.
+inline void store(const Packer& packer, const __m256 (&q)[4], uint8_t* dst) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), packer.pack<false>(q[0], q[1], q[2], q[3]));
+}
+inline void store(const Packer& packer, const __m256 (&q)[4], int16_t* dst) {
+  for (size_t i = 0; i < 4; i += 2, dst += 16) {
+    const __m256i biased_i16x16 = packer.biased(q[i], q[i + 1]);
+    __m256i q_i16x16 = _mm256_max_epi16(biased_i16x16, _mm256_setzero_si256());
+    q_i16x16 = _mm256_min_epi16(q_i16x16, _mm256_set1_epi16(255));
+    q_i16x16 = _mm256_sub_epi16(q_i16x16, packer.zero_points());
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), _mm256_permute4x64_epi64(q_i16x16, 0xd8));
   }
-  __m256 divisor_f32x8, reciprocal_f32x8, rest_f32x8;
-};
-
-// 32 floats to integers; their quotients fit int16 by far.
-template <typename Divide>
-struct Quantizer {
-  Quantizer(float zero_point, const Divide& by)
-      : divide(by), zero_point_i16x16(_mm256_set1_epi16(static_cast<int16_t>(zero_point))) {}
-
-  // Packs work within 128 bits: the values lie in the order 0 … 3, 8 … 11, 4 … 7, 12 … 15.
-  __m256i biased(__m256 a, __m256 b) const {
-    const __m256i q_i16x16 =
-        _mm256_packs_epi32(_mm256_cvtps_epi32(divide(a)), _mm256_cvtps_epi32(divide(b)));
-    return _mm256_add_epi16(q_i16x16, zero_point_i16x16);
-  }
-  void store(const __m256 (&x)[4], uint8_t* dst) const {
-    const __m256i order_i32x8 = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    const __m256i q_u8x32 = _mm256_packus_epi16(biased(x[0], x[1]), biased(x[2], x[3]));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst),
-                        _mm256_permutevar8x32_epi32(q_u8x32, order_i32x8));
-  }
-  void store(const __m256 (&x)[4], int16_t* dst) const {
-    for (size_t i = 0; i < 4; i += 2, dst += 16) {
-      __m256i q_i16x16 = _mm256_max_epi16(biased(x[i], x[i + 1]), _mm256_setzero_si256());
-      q_i16x16 = _mm256_min_epi16(q_i16x16, _mm256_set1_epi16(255));
-      q_i16x16 = _mm256_sub_epi16(q_i16x16, zero_point_i16x16);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst),
-                          _mm256_permute4x64_epi64(q_i16x16, 0xd8));
-    }
-  }
-
-  Divide divide;
-  __m256i zero_point_i16x16;
-};
+}
 
 template <typename Divide, typename Element>
-void quantize(const float* x, size_t k, float zero_point, const Divide& divide, Element* dst) {
-  const Quantizer<Divide> quantizer(zero_point, divide);
+void quantize(const float* x, size_t k, const Quantization& by, Element* dst) {
+  const Divide divide(by.scale);
+  const Packer packer(static_cast<int32_t>(by.zero_point));
   size_t p = 0;
   for (; p + 32 <= k; p += 32) {
-    const float* const from = x + p;
-    quantizer.store({_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8), _mm256_loadu_ps(from + 16),
-                     _mm256_loadu_ps(from + 24)},
-                    dst + p);
+    const auto q = [&](size_t i) { return divide(_mm256_loadu_ps(x + p + i)); };
+    store(packer, {q(0), q(8), q(16), q(24)}, dst + p);
   }
   if (p == k) return;
-  const auto some = [&](size_t at) {
-    return at < k ? _mm256_maskload_ps(x + at, mask_of(k - at)) : _mm256_setzero_ps();
+  const auto some = [&](size_t i) {
+    const size_t at = p + i;
+    return at < k ? divide(_mm256_maskload_ps(x + at, mask_of(k - at))) : _mm256_setzero_ps();
   };
   Element last[32];
-  quantizer.store({some(p), some(p + 8), some(p + 16), some(p + 24)}, last);
+  store(packer, {some(0), some(8), some(16), some(24)}, last);
   for (size_t i = p; i < k; ++i) dst[i] = last[i - p];
 }
 
@@ -143,10 +102,10 @@ void quantize_row(const float* x, size_t k, size_t k_padded, const Quantization&
   const bool finite = by.scale == by.scale;
   for (size_t i = finite ? k : 0; i < k_padded; ++i) dst[i] = 0;
   if (!finite) return;
-  if (by.scale > 0x1p-40f && by.scale < 0x1p40f)
-    quantize(x, k, by.zero_point, ReciprocalDivider(by.scale), dst);
+  if (is_moderate(by.scale))
+    quantize<ReciprocalDivider>(x, k, by, dst);
   else
-    quantize(x, k, by.zero_point, Divider{_mm256_set1_ps(by.scale)}, dst);
+    quantize<Divider>(x, k, by, dst);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // QuantizeLinear and DequantizeLinear are one-instruction programs over x, scale and zero point,
-// the latter two viewed so that they broadcast along the axis. DynamicQuantizeLinear finds its
-// range first. lepton.Lookup maps bytes through a table.
+// the latter two viewed so that they broadcast along the axis; floats to bytes over one scale have
+// kernels of their own. DynamicQuantizeLinear finds its range first. lepton.Lookup maps bytes
+// through a table.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -10,6 +11,8 @@
 #include "ops/elementwise_op.h"
 #include "ops/kernel_list.h"
 #include "ops/lookup.h"
+#include "ops/movement.h"
+#include "ops/quantize_kernels.h"
 
 namespace lepton {
 namespace {
@@ -86,6 +89,66 @@ Status check_linear(const StepDesc& step) {
 
 }  // namespace
 
+namespace {
+
+struct QuantizeInfo {
+  std::string_view name;
+  Isa isa;
+  QuantizeKernel run;
+};
+const QuantizeInfo kQuantize[] = {
+#define LEPTON_QUANTIZE(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
+#include "ops/quantize_kernels.inc"
+#undef LEPTON_QUANTIZE
+};
+constexpr KernelList<QuantizeInfo> kQuantizeList = {kQuantize,
+                                                    sizeof kQuantize / sizeof kQuantize[0]};
+
+// Values that are worth sharing out with others.
+constexpr int64_t kQuantizeGrain = 1 << 15;
+
+// Floats to bytes; where there are several scales, the program.
+class QuantizeBytesOp final : public Op {
+ public:
+  QuantizeBytesOp(const StepDesc& step, std::unique_ptr<Op> program)
+      : kernel_(kQuantizeList.best(step.isa)->run),
+        is_signed_(step.outputs[0] == DType::kS8),
+        has_zero_point_(step.inputs.size() == 3),
+        program_(std::move(program)) {}
+
+  Status bind(BindContext& context) const override {
+    for (int i = 1; i < (has_zero_point_ ? 3 : 2); ++i)
+      if (context.input(i).shape.elements() != 1 || context.input(i).shape.rank > 1)
+        return program_->bind(context);
+    const Shape shape = context.input(0).shape;
+    LEPTON_RETURN_IF_ERROR(context.set_output(0, shape));
+    const int64_t n = shape.elements();
+    if (n == 0) return nothing_to_run(context);
+    context.set_run([this, n](const RunArgs& args) -> Status {
+      QuantizeParams whole = {args.input<float>(0),   0, *args.input<float>(1), 0, is_signed_,
+                              args.output<uint8_t>(0)};
+      if (has_zero_point_)
+        whole.zero_point = is_signed_ ? *args.input<int8_t>(2) : *args.input<uint8_t>(2);
+      parallel_ranges(args.parallel, n, kQuantizeGrain, [&](int64_t begin, int64_t end) {
+        QuantizeParams part = whole;
+        part.x += begin;
+        part.y += begin;
+        part.n = static_cast<size_t>(end - begin);
+        kernel_(part);
+      });
+      return {};
+    });
+    return {};
+  }
+
+ private:
+  QuantizeKernel kernel_;
+  bool is_signed_, has_zero_point_;
+  std::unique_ptr<Op> program_;
+};
+
+}  // namespace
+
 Status make_quantize_linear(const StepDesc& whole, std::unique_ptr<Op>* op) {
   const StepDesc step = without_trailing(whole);
   LEPTON_RETURN_IF_ERROR(check_linear(step));
@@ -98,7 +161,14 @@ Status make_quantize_linear(const StepDesc& whole, std::unique_ptr<Op>* op) {
     return invalid_model("the zero point must have the dtype of y");
   const std::string text = std::string("Quantize r0 r1 ") + (has_zero_point ? "r2" : "#0") + " #" +
                            std::to_string(range.lo) + " #" + std::to_string(range.hi);
-  return LinearOp::create_linear(step, text, op);
+  std::unique_ptr<Op> program;
+  LEPTON_RETURN_IF_ERROR(LinearOp::create_linear(step, text, &program));
+  const bool bytes = range.hi - range.lo == 255;
+  if (bytes && x == DType::kF32 && step.inputs[1].dtype == DType::kF32)
+    *op = std::make_unique<QuantizeBytesOp>(step, std::move(program));
+  else
+    *op = std::move(program);
+  return {};
 }
 
 Status make_dequantize_linear(const StepDesc& whole, std::unique_ptr<Op>* op) {
