@@ -88,6 +88,12 @@ py::list kernels() {
     line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = 1;
     lines.append(line);
   }
+  for (const auto& info : gemm_s8_fused_kernels()) {
+    py::dict line = describe_line("gemm_s8_fused", info);
+    line["form"] = name_of(info.form);
+    line["mr"] = info.mr, line["nr"] = info.nr;
+    lines.append(line);
+  }
   for (const auto& info : gemm_s8_sparse_kernels()) {
     py::dict line = describe_line("gemm_s8_sparse", info);
     line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = 4;

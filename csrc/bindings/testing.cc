@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <optional>
 #include <string>
 #include <utility>
@@ -179,6 +180,33 @@ Flat<int32_t> gemm_s8(const std::string& kernel, size_t m, size_t n, size_t k, c
                                          start, hold ? info.hold_tiles : nullptr);
 }
 
+// requantize: zero_point, lo, hi.
+Flat<uint8_t> gemm_s8_fused(const std::string& kernel, size_t m, size_t n, size_t width, size_t k,
+                            const Flat<uint8_t>& lhs, const Flat<int8_t>& panel,
+                            const Optional<int32_t>& bias, const Flat<float>& scale,
+                            std::array<int, 3> requantize, const Flat<uint8_t>& dst,
+                            size_t dst_stride, bool at_start) {
+  const GemmS8FusedKernelInfo& info = runnable(gemm_s8_fused_kernels(), kernel);
+  if (m < 1 || m > static_cast<size_t>(info.mr) || n < 1 || n > width ||
+      width > static_cast<size_t>(info.nr))
+    throw py::value_error("bad m, n or width");
+  expect(lhs, m * k);
+  expect(scale, n);
+  expect(dst, extent(m, n, dst_stride));
+  if (info.form == GemmS8Form::kU8Runs)
+    raise_if_error(check_gemm_runs(reinterpret_cast<const std::byte*>(panel.data()),
+                                   static_cast<size_t>(panel.size()), width, k, nullptr));
+  else
+    expect(panel, k * width);
+  const Operand lhs_copy(lhs, at_start), panel_copy(panel, at_start), dst_copy(dst, at_start);
+  const Operand bias_copy(bias, n, at_start), scale_copy(scale, at_start);
+  const auto [zero_point, lo, hi] = requantize;
+  info.run({m, n, width, k, lhs_copy.as<uint8_t>(), k, panel_copy.as<int8_t>(),
+            bias_copy.as<int32_t>(), scale_copy.as<float>(), zero_point, lo, hi,
+            dst_copy.as<uint8_t>(), dst_stride});
+  return copy_out(dst, dst_copy);
+}
+
 Flat<int16_t> widen_s8(const std::string& kernel, size_t m, size_t k, size_t k_padded,
                        const py::array& src, size_t src_stride, int zero_point,
                        const Flat<int16_t>& dst, size_t dst_stride, bool at_start) {
@@ -317,6 +345,9 @@ void register_testing(py::module_& m) {
   testing.def("gemm_s8", &gemm_s8, arg("kernel"), arg("m"), arg("n"), arg("k"), arg("lhs"),
               arg("lhs_stride"), arg("panel"), arg("at_start"), arg("start") = py::none(),
               arg("hold_tiles") = true);
+  testing.def("gemm_s8_fused", &gemm_s8_fused, arg("kernel"), arg("m"), arg("n"), arg("width"),
+              arg("k"), arg("lhs"), arg("panel"), arg("bias"), arg("scale"), arg("requantize"),
+              arg("dst"), arg("dst_stride"), arg("at_start"));
   testing.def("copy_u8", &copy_u8, arg("kernel"), arg("m"), arg("k"), arg("k_padded"), arg("src"),
               arg("src_stride"), arg("flip"), arg("dst"), arg("dst_stride"), arg("at_start"));
   testing.def("peaks", &peaks);

@@ -8,6 +8,7 @@
 // residual, twenty-two where the product is rounded before it is added.
 #include <immintrin.h>
 
+#include "cpu/requantize_avx512.h"
 #include "ops/epilogue.h"
 
 namespace lepton {
@@ -133,41 +134,6 @@ struct Tall {
 
   const EpilogueS8Params& params;
   const Columns columns;
-};
-
-// Four registers to bytes, one after another: clamp(rint(v) + zero_point, lo, hi).
-class Bytes {
- public:
-  Bytes(int32_t zero_point, int32_t lo, int32_t hi)
-      : zero_point_i16x32_(_mm512_set1_epi16(static_cast<int16_t>(zero_point))),
-        lo_i8x64_(_mm512_set1_epi8(static_cast<char>(lo))),
-        hi_i8x64_(_mm512_set1_epi8(static_cast<char>(hi))),
-        order_i32x16_(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)),
-        signed_(lo < 0) {}
-
-  __attribute__((always_inline)) __m512i operator()(const __m512 (&v)[4]) const {
-    const __m512i first_i16x32 = biased(v[0], v[1]), last_i16x32 = biased(v[2], v[3]);
-    __m512i bytes_i8x64 = signed_ ? _mm512_packs_epi16(first_i16x32, last_i16x32)
-                                  : _mm512_packus_epi16(first_i16x32, last_i16x32);
-    // Packing works within 128 bits.
-    bytes_i8x64 = _mm512_permutexvar_epi32(order_i32x16_, bytes_i8x64);
-    if (signed_) return _mm512_min_epi8(_mm512_max_epi8(bytes_i8x64, lo_i8x64_), hi_i8x64_);
-    return _mm512_min_epu8(_mm512_max_epu8(bytes_i8x64, lo_i8x64_), hi_i8x64_);
-  }
-
- private:
-  // What is too large saturates here, what is too small becomes the least int32, and so does NaN:
-  // all of them end at a bound. Constant first: min then passes a NaN through.
-  static __m512i rounded(__m512 v_f32x16) {
-    return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(65536.f), v_f32x16));
-  }
-  __m512i biased(__m512 first_f32x16, __m512 last_f32x16) const {
-    return _mm512_adds_epi16(_mm512_packs_epi32(rounded(first_f32x16), rounded(last_f32x16)),
-                             zero_point_i16x32_);
-  }
-
-  __m512i zero_point_i16x32_, lo_i8x64_, hi_i8x64_, order_i32x16_;
-  bool signed_;
 };
 
 // v / divisor.

@@ -11,12 +11,14 @@ namespace lepton {
   void hold(bool);
 #define LEPTON_GEMV_F32(name, isa, panels, nr) void name(const GemvF32Params&);
 #define LEPTON_GEMM_F32_FUSED(name, isa, mr, nr) void name(const GemmF32FusedParams&);
+#define LEPTON_GEMM_S8_FUSED(name, isa, form, mr, nr) void name(const GemmS8FusedParams&);
 #define LEPTON_EPILOGUE_F32(name, isa) void name(const EpilogueF32Params&);
 #define LEPTON_EPILOGUE_S8(name, isa, kind) void name(const EpilogueS8Params&);
 #include "ops/epilogue_f32_kernels.inc"
 #include "ops/epilogue_s8_kernels.inc"
 #include "ops/gemm_f32_fused_kernels.inc"
 #include "ops/gemm_f32_kernels.inc"
+#include "ops/gemm_s8_fused_kernels.inc"
 #include "ops/gemm_s8_kernels.inc"
 #include "ops/gemv_f32_kernels.inc"
 #undef LEPTON_GEMM_F32
@@ -24,6 +26,7 @@ namespace lepton {
 #undef LEPTON_GEMM_S8_TILES
 #undef LEPTON_GEMV_F32
 #undef LEPTON_GEMM_F32_FUSED
+#undef LEPTON_GEMM_S8_FUSED
 #undef LEPTON_EPILOGUE_F32
 #undef LEPTON_EPILOGUE_S8
 
@@ -62,6 +65,12 @@ constexpr GemvF32KernelInfo kGemvF32[] = {
   {#name, Isa::k_##isa, mr, nr, LEPTON_KERNEL_POINTER(isa, name)},
 constexpr GemmF32FusedKernelInfo kGemmF32Fused[] = {
 #include "ops/gemm_f32_fused_kernels.inc"
+};
+
+#define LEPTON_GEMM_S8_FUSED(name, isa, form, mr, nr) \
+  {#name, Isa::k_##isa, GemmS8Form::form, mr, nr, LEPTON_KERNEL_POINTER(isa, name)},
+constexpr GemmS8FusedKernelInfo kGemmS8Fused[] = {
+#include "ops/gemm_s8_fused_kernels.inc"
 };
 
 #define LEPTON_EPILOGUE_F32(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
@@ -113,6 +122,7 @@ KernelList<GemmF32KernelInfo> gemm_f32_kernels() { return list_of(kGemmF32); }
 KernelList<GemmS8KernelInfo> gemm_s8_kernels() { return list_of(kGemmS8); }
 KernelList<GemvF32KernelInfo> gemv_f32_kernels() { return list_of(kGemvF32); }
 KernelList<GemmF32FusedKernelInfo> gemm_f32_fused_kernels() { return list_of(kGemmF32Fused); }
+KernelList<GemmS8FusedKernelInfo> gemm_s8_fused_kernels() { return list_of(kGemmS8Fused); }
 KernelList<EpilogueF32KernelInfo> epilogue_f32_kernels() { return list_of(kEpilogueF32); }
 KernelList<EpilogueS8KernelInfo> epilogue_s8_kernels() { return list_of(kEpilogueS8); }
 
@@ -125,6 +135,12 @@ const GemvF32KernelInfo* find_gemv_f32(const GemmF32KernelInfo& gemm) {
 const GemmF32FusedKernelInfo* find_gemm_f32_fused(const GemmF32KernelInfo& gemm) {
   for (const GemmF32FusedKernelInfo& info : kGemmF32Fused)
     if (info.isa == gemm.isa && info.nr == gemm.nr) return &info;
+  return nullptr;
+}
+
+const GemmS8FusedKernelInfo* find_gemm_s8_fused(const GemmS8KernelInfo& gemm) {
+  for (const GemmS8FusedKernelInfo& info : kGemmS8Fused)
+    if (info.isa == gemm.isa && info.form == gemm.form && info.nr == gemm.nr) return &info;
   return nullptr;
 }
 

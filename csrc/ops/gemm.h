@@ -11,6 +11,7 @@
 #include "ops/gemm_f32.h"
 #include "ops/gemm_f32_fused.h"
 #include "ops/gemm_s8.h"
+#include "ops/gemm_s8_fused.h"
 #include "ops/gemv_f32.h"
 #include "ops/kernel_list.h"
 
@@ -46,6 +47,13 @@ struct GemmF32FusedKernelInfo {
   int mr, nr;
   GemmF32FusedKernel run;
 };
+struct GemmS8FusedKernelInfo {
+  const char* name;
+  Isa isa;
+  GemmS8Form form;
+  int mr, nr;
+  GemmS8FusedKernel run;
+};
 struct EpilogueF32KernelInfo {
   const char* name;
   Isa isa;
@@ -62,6 +70,7 @@ KernelList<GemmF32KernelInfo> gemm_f32_kernels();
 KernelList<GemmS8KernelInfo> gemm_s8_kernels();
 KernelList<GemvF32KernelInfo> gemv_f32_kernels();
 KernelList<GemmF32FusedKernelInfo> gemm_f32_fused_kernels();
+KernelList<GemmS8FusedKernelInfo> gemm_s8_fused_kernels();
 KernelList<EpilogueF32KernelInfo> epilogue_f32_kernels();
 KernelList<EpilogueS8KernelInfo> epilogue_s8_kernels();
 
@@ -70,6 +79,7 @@ KernelList<EpilogueS8KernelInfo> epilogue_s8_kernels();
 const GemvF32KernelInfo* find_gemv_f32(const GemmF32KernelInfo& gemm);
 // The kernel that finishes the results of `gemm` itself, or null.
 const GemmF32FusedKernelInfo* find_gemm_f32_fused(const GemmF32KernelInfo& gemm);
+const GemmS8FusedKernelInfo* find_gemm_s8_fused(const GemmS8KernelInfo& gemm);
 
 // The best kernel of each helper family that runs here under the cap; never null.
 EpilogueF32Kernel best_epilogue_f32(Isa max);

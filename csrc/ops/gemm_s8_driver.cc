@@ -65,6 +65,46 @@ EpilogueS8Params epilogue_of(const GemmS8Plan& plan, const GemmS8Block& block,
   return out;
 }
 
+// The kernel that requantises its tiles itself, where the product is one for it: to bytes without a
+// residual, rows without corrections of their own, and panels that are not cut.
+const GemmS8FusedKernelInfo* fused_kernel(const GemmS8Plan& plan, const GemmS8Block& block) {
+  if (plan.dst_size != 1 || block.residual != nullptr || block.zero_points != nullptr)
+    return nullptr;
+  const GemmS8KernelInfo& kernel = *plan.kernel;
+  const size_t panel = gemm_k_padded(kernel, plan.k) * static_cast<size_t>(kernel.nr);
+  if (kernel.form != GemmS8Form::kU8Runs && panel > kPanelPieceBytes) return nullptr;
+  return find_gemm_s8_fused(kernel);
+}
+
+void multiply_fused(const GemmS8FusedKernelInfo& kernel, const GemmS8Plan& plan,
+                    const GemmS8Block& block) {
+  int32_t bias[kMaxNr];
+  GemmS8FusedParams params = {};
+  params.k = gemm_k_padded(*plan.kernel, plan.k);
+  params.lhs_stride = block.row_stride;
+  params.zero_point = plan.requantize.zero_point;
+  params.lo = plan.requantize.lo;
+  params.hi = plan.requantize.hi;
+  params.dst_stride = block.dst_stride;
+  for (size_t p = block.first; p < block.last; ++p) {
+    const GemmS8Panel panel =
+        gemm_s8_panel(*plan.kernel, plan.n, plan.packed, plan.panel_stride, p);
+    Prefetch next = next_panel(plan, block, product_of(plan, block, panel), p);
+    params.n = panel.columns;
+    params.width = panel.width;
+    params.rhs = reinterpret_cast<const int8_t*>(panel.values);
+    params.bias = corrected_bias(plan, panel, plan.zero_point, bias);
+    params.scale = plan.scale + panel.column;
+    for (size_t i = 0; i < block.m; i += params.m) {
+      params.m = std::min<size_t>(kernel.mr, block.m - i);
+      params.lhs = static_cast<const uint8_t*>(block.rows) + i * block.row_stride;
+      params.dst = static_cast<uint8_t*>(block.dst) + i * block.dst_stride + panel.column;
+      next.take();
+      kernel.run(params);
+    }
+  }
+}
+
 // Columns that one epilogue takes where there is a single row: with little work in each panel,
 // calls and what epilogues set up would show.
 constexpr size_t kRowAccumulators = size_t{kMaxMr} * kMaxNr;
@@ -122,6 +162,8 @@ void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
       multiply_row(plan, block, p, std::min(p + step, block.last));
     return;
   }
+  if (const GemmS8FusedKernelInfo* const fused = fused_kernel(plan, block))
+    return multiply_fused(*fused, plan, block);
   alignas(kCacheLine) int32_t acc[kMaxMr * kMaxNr];
   int32_t bias[kMaxNr];
   const auto* const rows = static_cast<const std::byte*>(block.rows);
