@@ -60,19 +60,30 @@ void affine(const float* x, float* y, size_t n, float scale, float shift) {
   _mm512_mask_storeu_ps(y + i, lanes, fma(_mm512_maskz_loadu_ps(lanes, x + i), s, b));
 }
 
-void normalize(const NormalizeParams& p) {
+// Sixteen values with what belongs to their columns; masked loads only where the row ends.
+struct Normalizer {
+  explicit Normalizer(const NormalizeParams& params) : p(params) {}
+  template <typename Load>
+  __m512 operator()(size_t i, const Load& load) const {
+    const __m512 v = mul(mul(sub(load(p.x + i), mean), inverse), load(p.gamma + i));
+    return p.beta == nullptr ? v : _mm512_add_ps(v, load(p.beta + i));
+  }
+  const NormalizeParams p;
   const __m512 mean = set16(p.mean), inverse = set16(p.inverse);
-  const float* const x = p.x;
-  const float *const gamma = p.gamma, *const beta = p.beta;
+};
+
+void normalize(const NormalizeParams& p) {
+  const Normalizer normalizer(p);
   float* const y = p.y;
   const size_t n = p.n;
-  for (size_t i = 0; i < n; i += 16) {
-    const __mmask16 lanes = first_lanes(n - i);
-    __m512 v = mul(sub(_mm512_maskz_loadu_ps(lanes, x + i), mean), inverse);
-    v = mul(v, _mm512_maskz_loadu_ps(lanes, gamma + i));
-    if (beta != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(lanes, beta + i));
-    _mm512_mask_storeu_ps(y + i, lanes, v);
-  }
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    _mm512_storeu_ps(y + i, normalizer(i, [](const float* x) { return _mm512_loadu_ps(x); }));
+  if (i == n) return;
+  const __mmask16 lanes = first_lanes(n - i);
+  _mm512_mask_storeu_ps(y + i, lanes, normalizer(i, [lanes](const float* x) {
+                          return _mm512_maskz_loadu_ps(lanes, x);
+                        }));
 }
 
 }  // namespace

@@ -54,7 +54,9 @@ class RowNormOp : public Op {
     if (rows == 0 || n == 0) return nothing_to_run(context);
     context.set_run([this, rows, n](const RunArgs& args) -> Status {
       parallel_ranges(args.parallel, rows, kNormGrain / n, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) run_row(args, r, n);
+        const int64_t together = std::clamp<int64_t>(kBlockValues / n, 1, kMostRows);
+        for (int64_t r = begin; r < end; r += together)
+          run_rows(args, r, std::min(together, end - r), n);
       });
       return {};
     });
@@ -62,18 +64,28 @@ class RowNormOp : public Op {
   }
 
  private:
-  void run_row(const RunArgs& args, int64_t row, int64_t count) const {
-    const float* x = args.input<float>(0) + row * count;
+  // Rows whose passes take turns: while one row's sum comes together, the next one is read.
+  static constexpr int64_t kMostRows = 8, kBlockValues = 4096;
+
+  void run_rows(const RunArgs& args, int64_t first, int64_t rows, int64_t count) const {
     const size_t n = static_cast<size_t>(count);
+    const float* const x = args.input<float>(0) + first * count;
+    float* const y = args.output<float>(0) + first * count;
     const double elements = static_cast<double>(count);
-    const float mean = centred_ ? static_cast<float>(kernels_.sum(x, n) / elements) : 0.0f;
-    const double variance = kernels_.sum_square(x, n, mean) / elements;
-    const float inverse = inverse_deviation(variance, epsilon_);
-    kernels_.normalize({x, args.output<float>(0) + row * count, n, mean, inverse,
-                        args.input<float>(1), has_bias_ ? args.input<float>(2) : nullptr});
+    float mean[kMostRows] = {}, inverse[kMostRows];
+    for (int64_t i = 0; centred_ && i < rows; ++i)
+      mean[i] = static_cast<float>(kernels_.sum(x + i * count, n) / elements);
+    for (int64_t i = 0; i < rows; ++i) {
+      const double variance = kernels_.sum_square(x + i * count, n, mean[i]) / elements;
+      inverse[i] = inverse_deviation(variance, epsilon_);
+    }
+    const float* const beta = has_bias_ ? args.input<float>(2) : nullptr;
+    for (int64_t i = 0; i < rows; ++i)
+      kernels_.normalize(
+          {x + i * count, y + i * count, n, mean[i], inverse[i], args.input<float>(1), beta});
     if (!centred_) return;
-    if (has(args, 1)) args.output<float>(1)[row] = mean;
-    if (has(args, 2)) args.output<float>(2)[row] = inverse;
+    if (has(args, 1)) std::copy_n(mean, rows, args.output<float>(1) + first);
+    if (has(args, 2)) std::copy_n(inverse, rows, args.output<float>(2) + first);
   }
   bool has(const RunArgs& args, size_t i) const { return i < outputs_ && args.out[i] != nullptr; }
 
