@@ -14,7 +14,8 @@
 //   2 scale? f32, 1 or n entries, constant or not: (a_scale·b_scale[j]) / y_scale, or without
 //            y_scale for f32; absent for s32
 //   3 bias?  s32, n entries
-//   4 R?     u8/s8, broadcasts one way to the output; only with u8/s8 output
+//   4 R?     broadcasts one way to the output: u8/s8 with u8/s8 output, f32 with f32 output, where
+//            it is added before the clamp
 //   5 b_zero_point?  B's dtype; 1, n or batch·n entries; not with packed
 //   6 a_zero_point?  A's dtype; 1 entry or one per row of A; replaces the attribute
 //   attributes: packed, k, n, batch; a_zero_point (0); y_zero_point (0), lo, hi (the dtype's
@@ -77,6 +78,9 @@ class MatMulIntegerOp final : public Op {
   void run(const BoundMatMulInteger& bound, const RunArgs& args) const;
   void run_chunk(const BoundMatMulInteger& bound, const RunArgs& args, const GemmS8Plan& plan,
                  size_t batch, size_t a_index, const GemmChunk& chunk, int thread) const;
+  template <typename T>
+  void add_residual(const BoundMatMulInteger& bound, const RunArgs& args, const GemmChunk& chunk,
+                    size_t row, GemmS8Block* block) const;
   const float* scales(const BoundMatMulInteger& bound, const RunArgs& args) const;
   int32_t a_zero_point(const RunArgs& args, size_t i) const;
   void prepare_rows(const BoundMatMulInteger& bound, const RunArgs& args, size_t first, size_t rows,
@@ -132,8 +136,10 @@ Status MatMulIntegerOp::check_dtypes(const StepDesc& step) {
     return unsupported(name_ + ": scale is not float32");
   if (has_bias_ && dtype(operands_.bias) != DType::kS32)
     return unsupported(name_ + ": bias is not int32");
-  if (has_residual_ && !(narrow && is_8_bit(dtype(operands_.residual))))
-    return unsupported(name_ + ": residual needs 8-bit operand and output");
+  if (has_residual_ &&
+      !(narrow ? is_8_bit(dtype(operands_.residual))
+               : dst_dtype_ == DType::kF32 && dtype(operands_.residual) == DType::kF32))
+    return unsupported(name_ + ": residual needs operand and output of 8 bits, or of floats");
   if (has_a_zero_point_ && dtype(operands_.a_zero_point) != a_dtype_)
     return invalid_model(name_ + ": a_zero_point has another dtype than A");
   if (has_b_zero_point_ && dtype(operands_.b_zero_point) != b_dtype_)
@@ -410,21 +416,26 @@ void MatMulIntegerOp::run_chunk(const BoundMatMulInteger& bound, const RunArgs& 
   block.last = chunk.last;
   block.dst = args.output<uint8_t>(0) + row * n * plan.dst_size;
   block.dst_stride = n;
-  if (has_residual_) {
-    const uint8_t* const residual = args.input<uint8_t>(operands_.residual);
-    if (bound.residual.direct) {
-      block.residual = residual + bound.residual.row_stride * row;
-      block.residual_stride = bound.residual.row_stride;
-    } else {
-      const size_t nr = static_cast<size_t>(kernel_->nr);
-      bound.residual.expand(residual, row, chunk.rows, chunk.first * nr,
-                            std::min(chunk.last * nr, n), n, static_cast<uint8_t*>(block.dst),
-                            [](uint8_t r) { return r; });
-      block.residual = block.dst;
-      block.residual_stride = n;
-    }
-  }
+  if (has_residual_ && plan.dst_size == 1) add_residual<uint8_t>(bound, args, chunk, row, &block);
+  if (has_residual_ && plan.dst_size == 4) add_residual<float>(bound, args, chunk, row, &block);
   gemm_s8_block(plan, block);
+}
+
+// Lets the block add its part of R: where R lies, or expanded to where the result will be.
+template <typename T>
+void MatMulIntegerOp::add_residual(const BoundMatMulInteger& bound, const RunArgs& args,
+                                   const GemmChunk& chunk, size_t row, GemmS8Block* block) const {
+  const T* const residual = args.input<T>(operands_.residual);
+  if (bound.residual.direct) {
+    block->residual = residual + bound.residual.row_stride * row;
+    block->residual_stride = bound.residual.row_stride;
+    return;
+  }
+  const size_t n = bound.shape.n, nr = static_cast<size_t>(kernel_->nr);
+  bound.residual.expand(residual, row, chunk.rows, chunk.first * nr, std::min(chunk.last * nr, n),
+                        n, static_cast<T*>(block->dst), [](T r) { return r; });
+  block->residual = block->dst;
+  block->residual_stride = n;
 }
 
 Status make_op(const StepDesc& step, Operands operands, std::unique_ptr<Op>* op) {

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import lepton_rt
 from lepton_rt.graph.ir import Graph
+from lepton_rt.graph.types import infer_types
+from lepton_rt.passes.absorb_qdq import absorb_qdq
 from lepton_rt.passes.choose_layout import choose_layout
 from lepton_rt.passes.fuse_epilogue import fuse_epilogue
-from pass_graphs import Model, assert_same_meaning, keys
+from pass_graphs import Model, assert_same_meaning, keys, meaning
 
 Rng = np.random.Generator
 
@@ -63,6 +66,29 @@ def test_everything_fuses(op: str, bias: bool, residual: bool, activation: str, 
     after = fused(graph)
     assert len(layers(after)) == 2
     assert_same_meaning(graph, after, feeds(op, rng))
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_residual_of_a_product_of_integers(rounded: bool, rng: Rng) -> None:
+    """A product that is not rounded takes a float residual; a rounded one leaves the Add."""
+    model = Model(x=("FLOAT", ["n", 3, 4]), r=("FLOAT", ["n", 3, 4]))
+    grid = np.float32(0.05), np.array(120, np.uint8)
+    x = model("DequantizeLinear", model("QuantizeLinear", "x", *grid), *grid)
+    weight = rng.integers(-127, 128, (4, 4), dtype=np.int8)
+    weight_grid = np.array([0.01, 0.02, 0.03, 0.04], np.float32), np.zeros(4, np.int8)
+    y = model("MatMul", x, model("DequantizeLinear", weight, *weight_grid, axis=1))
+    if rounded:
+        y = model("DequantizeLinear", model("QuantizeLinear", y, *grid), *grid)
+    graph = model.graph(model("Add", "r", y))
+    after = fuse_epilogue(absorb_qdq(infer_types(graph)))
+    (product,) = (node for node in after.nodes if node.op == "QLinearMatMul")
+    assert ("Add" in keys(after)) is rounded
+    assert ("r" in product.inputs) is not rounded
+    given = {"x": normal(rng, 2, 3, 4), "r": normal(rng, 2, 3, 4)}
+    assert_same_meaning(graph, after, given)
+    got = lepton_rt.Session(graph, threads=1).run(given)
+    (want,) = meaning(graph, given).values()
+    np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 @pytest.mark.parametrize("op", ["Conv", "MatMul"])

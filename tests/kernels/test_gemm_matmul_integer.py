@@ -226,6 +226,26 @@ def test_residual(isa: str, rng: np.random.Generator, r_dtype: str, out: str, r_
     assert_rounded(got, wide + low + 99, low + 50, low + 255)
 
 
+@pytest.mark.parametrize("r_shape", [(2, 9, 130), (130,), (9, 1), (9, 130), ()])
+def test_float_residual(isa: str, rng: np.random.Generator, r_shape: Any) -> None:
+    a, b = draw(rng, (2, 9, 40), "int8"), draw(rng, (40, 130), "int8")
+    residual = rng.standard_normal(r_shape).astype(np.float32)
+    scale = rng.uniform(0.0001, 0.0002, 130).astype(np.float32)
+    kernel, blob, attrs = pack(isa, b, None)
+    (got,) = run_op(
+        "lepton.QLinearMatMul",
+        [a, blob, scale, None, residual],
+        {**attrs, "a_zero_point": -3, "min": -1.5},
+        constants=[1, 2],
+        outputs=["float32"],
+        kernel=kernel,
+        isa=isa,
+        threads=2,
+    )
+    want = accumulate(a, b, -3).astype(np.float32) * scale + residual
+    np.testing.assert_array_equal(got, np.maximum(want, np.float32(-1.5)))
+
+
 def assert_rounded(got: Array, real: Array, low: int, high: int) -> None:
     """got is real, rounded and clamped; ties either way."""
     assert np.abs(got.astype(np.float64) - np.clip(real, low, high)).max() <= 0.5 + 1e-3

@@ -48,7 +48,7 @@ class Requantisation:
 def requantisation(node: Node, context: LowerContext) -> Requantisation | None:
     """Scales and zero points of a QLinear layer (operands as in the lepton domain's table).
 
-    None when a parameter is not constant, or a residual comes without scales.
+    None when a parameter is not constant, or an 8-bit residual comes without scales.
     """
     operands = [*node.inputs, *[""] * (14 - len(node.inputs))]
     parameters = {index: context.constant(operands[index]) for index in _PARAMETERS}
@@ -61,6 +61,8 @@ def requantisation(node: Node, context: LowerContext) -> Requantisation | None:
     q, residual, out = (_grid(parameters[i], parameters[i + 1]) for i in (6, 10, 12))
     if not operands[9]:
         return Requantisation(scale, clamp(node)) if q is None else _rounded(node, scale, q)
+    if q is None and residual is None and out is None:
+        return Requantisation(scale, clamp(node))
     if residual is None or out is None:
         return None
     if q is None:

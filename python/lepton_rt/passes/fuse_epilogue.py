@@ -19,14 +19,21 @@ _BIAS = {
     "lepton.MatMulNBits": 4,
 }
 """Layer → index of its operand bias; the residual follows."""
+_INTEGER = "lepton.QLinearMatMul"
+_INTEGER_BIAS, _INTEGER_SCALE = 8, 6
 
 
 def fuse_epilogue(graph: Graph) -> Graph:
-    """Fuses float32 bias, residual Add, Relu and Clip into layers with a float32 result."""
+    """Fuses float32 bias, residual Add, Relu and Clip into layers with a float32 result.
+
+    Into products of integers with a float32 result only the residual: the others are there already.
+    """
     editor = Editor(graph)
     for node in editor.nodes():
         if node.key in _BIAS and (node.key != "MatMul" or _is_matrix_product(editor, node)):
             _fuse(editor, node)
+        if node.key == _INTEGER and not any(node.inputs[_INTEGER_SCALE : _INTEGER_SCALE + 2]):
+            _add_residual(editor, node, _INTEGER_BIAS + 1)
     return editor.finish()
 
 
@@ -39,7 +46,7 @@ def _is_matrix_product(editor: Editor, node: Node) -> bool:
 
 def _fuse(editor: Editor, node: Node) -> None:
     layer = _add_bias(editor, node)
-    layer = _add_residual(editor, layer)
+    layer = _add_residual(editor, layer, _BIAS[layer.key] + 1)
     if layer.attrs.get("activation"):
         return
     following = fusable_activation(editor, layer.outputs[0])
@@ -82,9 +89,8 @@ def _add_bias(editor: Editor, layer: Node) -> Node:
     return _replace(editor, [layer, node], layer, inputs, node.outputs[0], layer.attrs)
 
 
-def _add_residual(editor: Editor, layer: Node) -> Node:
-    """Add of a tensor of the same shape."""
-    residual = _BIAS[layer.key] + 1
+def _add_residual(editor: Editor, layer: Node, residual: int) -> Node:
+    """Add of a tensor of the same shape, as operand `residual`."""
     if layer.attrs.get("activation") or any(layer.inputs[residual:]):
         return layer
     node, other = _following_add(editor, layer.outputs[0])
