@@ -109,87 +109,23 @@ inline __m512 erf_f32x16(__m512 x) {
   return _mm512_or_ps(y, _mm512_and_ps(x, set16(-0.0f)));
 }
 
-// x Φ(x) for a distribution that is symmetric about 0: Φ(−a), which keeps its relative accuracy
-// until it vanishes, by sixteen polynomials of degree 5 in a − 0.4 i, i = rint(a / 0.4); the last
-// one is 0. Coefficients, by power and then by i, are minimax in relative error (3e-8 and below),
-// made for this file. Coefficients come from registers by one permutation each: twenty operations
-// in all.
-struct TailTable {
-  alignas(64) float coefficient[6][16];
-};
-// Normal distribution: erfc(a / √2) / 2.
-constexpr TailTable kNormalTail = {{
-    {5.000000000e-01f, 3.445782661e-01f, 2.118554115e-01f, 1.150696725e-01f, 5.479928851e-02f,
-     2.275012992e-02f, 8.197534829e-03f, 2.555130282e-03f, 6.871382357e-04f, 1.591088367e-04f,
-     3.167135583e-05f, 5.412583050e-06f, 7.933383586e-07f, 9.964632852e-08f, 1.071792166e-08f,
-     0.0f},
-    {-3.989422619e-01f, -3.682700992e-01f, -2.896915078e-01f, -1.941860467e-01f, -1.109208614e-01f,
-     -5.399099737e-02f, -2.239454538e-02f, -7.915451191e-03f, -2.384081949e-03f, -6.118963356e-04f,
-     -1.338272850e-04f, -2.494134606e-05f, -3.960969025e-06f, -5.360270734e-07f, -6.181192447e-08f,
-     0.0f},
-    {5.739773545e-09f, 7.365159690e-02f, 1.158740595e-01f, 1.165108606e-01f, 8.873751760e-02f,
-     5.399212241e-02f, 2.687403560e-02f, 1.108168624e-02f, 3.814394353e-03f, 1.101294649e-03f,
-     2.675964206e-04f, 5.485067959e-05f, 9.500931810e-06f, 1.392543027e-06f, 1.728840573e-07f,
-     0.0f},
-    {6.648865342e-02f, 5.155374110e-02f, 1.737837680e-02f, -1.424018014e-02f, -2.883667126e-02f,
-     -2.699258365e-02f, -1.776497811e-02f, -9.023733437e-03f, -3.672171850e-03f, -1.220285660e-03f,
-     -3.348661412e-04f, -7.643386925e-05f, -1.458331553e-05f, -2.334160172e-06f, -3.142437208e-07f,
-     0.0f},
-    {-1.874452806e-07f, -1.726819761e-02f, -2.261663415e-02f, -1.509474963e-02f, -3.312059445e-03f,
-     4.419945646e-03f, 6.139507983e-03f, 4.465930164e-03f, 2.311998745e-03f, 9.235110483e-04f,
-     2.946634777e-04f, 7.650457701e-05f, 1.634549881e-05f, 2.895112857e-06f, 4.273238972e-07f,
-     0.0f},
-    {-9.888994507e-03f, -6.232639309e-03f, 1.082268776e-03f, 5.733713042e-03f, 5.294620991e-03f,
-     2.196083078e-03f, -3.175482561e-04f, -1.140329405e-03f, -9.073953261e-04f, -4.649528419e-04f,
-     -1.769076189e-04f, -5.264397623e-05f, -1.257026997e-05f, -2.444658548e-06f, -3.910042778e-07f,
-     0.0f},
-}};
-// Its approximation by tanh: 1 / (1 + exp(2 √(2/π) (a + 0.044715 a³))).
-constexpr TailTable kTanhTail = {{
-    {5.000000000e-01f, 3.445970714e-01f, 2.119603902e-01f, 1.152476966e-01f, 5.491439626e-02f,
-     2.270114981e-02f, 8.032018319e-03f, 2.388890367e-03f, 5.842393148e-04f, 1.146058348e-04f,
-     1.756159509e-05f, 2.045927431e-06f, 1.763258979e-07f, 1.093816948e-08f, 4.751876670e-10f,
-     0.0f},
-    {-3.989422619e-01f, -3.681397438e-01f, -2.894301116e-01f, -1.941448599e-01f, -1.112593412e-01f,
-     -5.440023169e-02f, -2.253833786e-02f, -7.802627049e-03f, -2.211675746e-03f, -5.007677246e-04f,
-     -8.816727495e-05f, -1.174204408e-05f, -1.150611638e-06f, -8.070330892e-08f, -3.941660331e-09f,
-     0.0f},
-    {6.010252296e-09f, 7.391228527e-02f, 1.158491597e-01f, 1.160327122e-01f, 8.838494122e-02f,
-     5.416993797e-02f, 2.727309614e-02f, 1.128365658e-02f, 3.783707973e-03f, 1.005518017e-03f,
-     2.062330605e-04f, 3.175471284e-05f, 3.570687113e-06f, 2.853377055e-07f, 1.577346431e-08f,
-     0.0f},
-    {6.681767106e-02f, 5.156670883e-02f, 1.695040055e-02f, -1.443771645e-02f, -2.846235037e-02f,
-     -2.660403214e-02f, -1.779569872e-02f, -9.256072342e-03f, -3.799144644e-03f, -1.215826022e-03f,
-     -2.965572639e-04f, -5.372382657e-05f, -7.042693596e-06f, -6.512055961e-07f, -4.142078680e-08f,
-     0.0f},
-    {-1.962768437e-07f, -1.759566925e-02f, -2.272400819e-02f, -1.474660728e-02f, -3.076640191e-03f,
-     4.226919264e-03f, 5.900847726e-03f, 4.458506592e-03f, 2.410853049e-03f, 9.749718593e-04f,
-     2.932384086e-04f, 6.433702947e-05f, 1.006629918e-05f, 1.096939400e-06f, 8.128979090e-08f,
-     0.0f},
-    {-1.011301577e-02f, -6.280000787e-03f, 1.327408827e-03f, 5.853147246e-03f, 5.084516946e-03f,
-     2.051532501e-03f, -2.289578260e-04f, -1.037961920e-03f, -9.064425249e-04f, -4.978846991e-04f,
-     -1.895735477e-04f, -5.042527118e-05f, -9.261128980e-06f, -1.154225970e-06f, -9.567312276e-08f,
-     0.0f},
-}};
-inline __m512 times_cumulative(const TailTable& table, __m512 x) {
-  const __m512 a = _mm512_min_ps(set16(6.0f), _mm512_abs_ps(x));   // NaN: the second operand
-  const __m512 shifted = fma(a, set16(2.5f), set16(12582912.0f));  // i in the last bits
-  const __m512i i = _mm512_castps_si512(shifted);
-  const __m512 f = _mm512_fnmadd_ps(sub(shifted, set16(12582912.0f)), set16(0.4f), a);
-  const auto coefficient = [&](size_t power) {
-    return _mm512_permutexvar_ps(i, _mm512_load_ps(table.coefficient[power]));
-  };
-  __m512 tail = fma(coefficient(5), f, coefficient(4));
-  tail = fma(tail, f, coefficient(3));
-  tail = fma(tail, f, coefficient(2));
-  tail = fma(tail, f, coefficient(1));
-  tail = fma(tail, f, coefficient(0));
+// x Φ(x), where Φ(−a) = erfc(a / √2) / 2 keeps its relative accuracy until it vanishes.
+inline __m512 gelu_f32x16(__m512 x) {
+  const __m512 a = mul(_mm512_abs_ps(x), set16(0.707106781f)), end = set16(kErfEnd16);
+  const ExpParts16 e = erfc_parts(_mm512_min_ps(end, a));
+  const __m512 half_scale = _mm512_scalef_ps(set16(0.5f), e.n);
+  const __mmask16 within = _mm512_cmp_ps_mask(a, end, _CMP_NGT_UQ);
+  const __m512 tail = _mm512_maskz_fmadd_ps(within, e.p, half_scale, half_scale);
   const __mmask16 negative = _mm512_movepi32_mask(_mm512_castps_si512(x));
-  return mul(x, _mm512_mask_sub_ps(tail, static_cast<__mmask16>(~negative), set16(1.0f), tail));
+  return mul(x, _mm512_mask_blend_ps(negative, sub(set16(1.0f), tail), tail));
 }
 
-inline __m512 gelu_f32x16(__m512 x) { return times_cumulative(kNormalTail, x); }
-inline __m512 gelu_tanh_f32x16(__m512 x) { return times_cumulative(kTanhTail, x); }
+// x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2 = x sigmoid(2 √(2/π) (x + 0.044715 x³)).
+inline __m512 gelu_tanh_f32x16(__m512 x) {
+  const __m512 z = mul(x, x);
+  const __m512 inner = mul(x, fma(z, set16(0.0713548162726f), set16(1.5957691216057f)));
+  return mul(x, sigmoid_f32x16(inner));
+}
 
 }  // namespace
 }  // namespace lepton

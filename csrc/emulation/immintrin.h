@@ -11,8 +11,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#undef _mm512_madd_epi16  // stands for the masked one in some versions
-#define _mm512_madd_epi16 simde_mm512_madd_epi16
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_zero

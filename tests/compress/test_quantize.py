@@ -119,7 +119,7 @@ def test_operators_that_hand_values_on_share_parameters() -> None:
 
 def test_weights_and_biases() -> None:
     model = cnn()
-    graph = quantized(model).graph
+    graph = quantized(model, rounding="nearest").graph
     fc = next(n for n in graph.nodes if n.op == "Gemm")
     x_scale, w, bias = (producer(graph, name) for name in fc.inputs)
     original = onnx.numpy_helper.to_array(
@@ -139,7 +139,7 @@ def test_weights_and_biases() -> None:
 
 def test_weights_of_seven_bits() -> None:
     """Every column reaches ±63 and stays there; ONNX Runtime computes the same from them."""
-    made = quantized(cnn(), bits=7)
+    made = quantized(cnn(), bits=7, rounding="nearest")
     weights = [
         dense(made.graph, producer(made.graph, node.inputs[1]).inputs[0])
         for node in made.graph.nodes
@@ -198,6 +198,8 @@ def test_bad_options() -> None:
         quantized(cnn(), method="best")
     with pytest.raises(ValueError, match="uint8"):
         quantized(cnn(), activation="int4")
+    with pytest.raises(ValueError, match="rounding"):
+        quantized(cnn(), rounding="up")
     with pytest.raises(ValueError, match="bits must be 7 or 8"):
         quantized(cnn(), bits=4)
     with pytest.raises(lepton_rt.ModelError, match="no convolution"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lepton_rt.compress.batches import Feed, sized_feeds
+from lepton_rt.compress.input_moments import InputMoments
 from lepton_rt.compress.observers import Observer, make_observer
 from lepton_rt.compress.progress import track
 from lepton_rt.compress.tensors import TensorReader
@@ -30,20 +31,26 @@ def calibrate(
     percentile: float = 99.99,
     progress: bool = True,
     budget: int = 256 << 20,
+    moments: InputMoments | None = None,
 ) -> Calibration:
     """Observes float tensors of a graph over an iterable of batches, which is read once.
 
     method: "minmax", "percentile" (leaves 100 - percentile % out on either side), "mse" or
     "entropy". budget: bytes of inner tensors held at a time; larger batches are cut along their
-    first axis where the model leaves that free. Raises InputError for data that does not fit, is
-    missing, or makes a tensor NaN or infinite; ValueError for an unknown method.
+    first axis where the model leaves that free. moments: fed as well. Raises InputError for data
+    that does not fit, is missing, or makes a tensor NaN or infinite; ValueError for an unknown
+    method.
     """
     observers = {name: make_observer(name, method, percentile) for name in tensors}
-    reader = TensorReader(graph, tensors, budget)
+    wanted = [*tensors, *(moments.tensors if moments else ())]
+    reader = TensorReader(graph, list(dict.fromkeys(wanted)), budget)
     sample: Feed = {}
     for feed in track(sized_feeds(graph, batches), "calibrating", progress):
         for part in reader.slices(feed):
             sample = sample or part
-            for name, array in reader.read(part).items():
-                observers[name].observe(array)
+            arrays = reader.read(part)
+            for name, observer in observers.items():
+                observer.observe(arrays[name])
+            if moments:
+                moments.add(arrays)
     return Calibration(observers, sample)

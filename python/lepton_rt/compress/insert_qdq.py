@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lepton_rt.compress.input_moments import Moments
 from lepton_rt.compress.layer_operands import LayerOperands
 from lepton_rt.compress.placement import BETWEEN_ALL, Placement, Unit
 from lepton_rt.compress.qdq_builder import FLOAT32, QdqBuilder
@@ -30,15 +31,17 @@ def insert_qdq(
     parameters: Mapping[str, TensorParameters],
     per_channel: bool = True,
     bits: int = 8,
+    moments: Mapping[str, Moments] | None = None,
 ) -> Graph:
     """The quantised graph. parameters: one entry for each tensor in placement.observed.
 
-    bits: of the weights, 8 or 7.
+    bits: of the weights, 8 or 7. moments: of the inputs of layers, by the name of the weight; those
+    weights are rounded to them, others to the nearest integers.
 
     Tensor names survive: t becomes `t` → QuantizeLinear → `t_quantized` → DequantizeLinear →
     `t_dequantized`. An output of the graph keeps its name on the dequantised side instead.
     """
-    return _Writer(graph, placement, parameters, per_channel, bits).write()
+    return _Writer(graph, placement, parameters, per_channel, bits, moments or {}).write()
 
 
 class _Writer:
@@ -49,12 +52,13 @@ class _Writer:
         parameters: Mapping[str, TensorParameters],
         per_channel: bool,
         bits: int,
+        moments: Mapping[str, Moments],
     ) -> None:
         self.source = graph
         self.placement = placement
         self.parameters = parameters
         self.builder = QdqBuilder(graph)
-        self.operands = LayerOperands(self.builder, per_channel, bits)
+        self.operands = LayerOperands(self.builder, per_channel, bits, moments)
         self._twins: dict[str, str] = {}  # tensor → its dequantised twin
         self._shared: dict[str, tuple[str, str]] = {}  # root → names of scale and zero point
         self._added_bias: dict[int, str] = {}  # id of a unit → dequantised bias of its MatMul

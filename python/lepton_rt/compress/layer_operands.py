@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
+from lepton_rt.compress.input_moments import Moments
 from lepton_rt.compress.placement import Unit
 from lepton_rt.compress.qdq_builder import QdqBuilder
-from lepton_rt.compress.qparams import bias_scale_floor, quantize_bias, quantize_weight
+from lepton_rt.compress.qparams import (
+    QuantizedWeight,
+    bias_scale_floor,
+    quantize_bias,
+    quantize_weight,
+)
+from lepton_rt.compress.weight_rounding import mean_shift, round_weight
 from lepton_rt.graph.ir import Array, Node
 
 FloatArray = npt.NDArray[np.float32]
 
 
 class LayerOperands:
-    """Quantises the constant operands of layers; a weight shared by several is stored once."""
+    """Quantises the constant operands of layers; a weight shared by several is stored once.
 
-    def __init__(self, builder: QdqBuilder, per_channel: bool, bits: int) -> None:
+    moments: of the inputs of layers, by the name of the weight. Those weights are rounded to them,
+    and the bias takes over the mean of what the rounding changes; others are rounded to nearest.
+    """
+
+    def __init__(
+        self, builder: QdqBuilder, per_channel: bool, bits: int, moments: Mapping[str, Moments]
+    ) -> None:
         self.builder = builder
         self.per_channel = per_channel
         self.bits = bits
-        self._twins: dict[tuple[str, int | None, bytes], str] = {}
+        self.moments = moments
+        self._twins: dict[tuple[str, int | None, bytes], tuple[str, QuantizedWeight]] = {}
 
     def quantize(self, node: Node, unit: Unit, x_scale: np.float32) -> str:
         """Makes the node of a layer read dequantised operands.
@@ -33,10 +50,12 @@ class LayerOperands:
         if alpha != 1.0:
             weight = np.multiply(weight, np.float32(alpha), dtype=np.float32)
         bias = self._bias(node, unit, weight)
-        w_scale = self._quantize_weight(node, name, weight, bias, x_scale)
+        quantized = self._quantize_weight(node, name, weight, bias, x_scale)
         if bias is None:
             return ""
-        twin = self._quantize_bias(f"{name}_bias", bias, x_scale, w_scale)
+        if name in self.moments:
+            bias = bias + mean_shift(node, weight, quantized, self.moments[name])
+        twin = self._quantize_bias(f"{name}_bias", bias, x_scale, quantized.scale)
         if node.op == "MatMul":
             return twin
         node.inputs[2:] = [twin]
@@ -81,8 +100,8 @@ class LayerOperands:
         weight: FloatArray,
         bias: FloatArray | None,
         x_scale: np.float32,
-    ) -> FloatArray:
-        """Makes node.inputs[1] the dequantised weight; returns the weight's scale."""
+    ) -> QuantizedWeight:
+        """Makes node.inputs[1] the dequantised weight."""
         axis = self._channel_axis(node, weight)
         floor: Array | float = 0.0
         if bias is not None:
@@ -94,14 +113,20 @@ class LayerOperands:
         quantized = quantize_weight(name, weight, axis, floor, self.bits)
         key = (name, axis, quantized.scale.tobytes())
         if key not in self._twins:
+            if name in self.moments:
+                moments, largest = self.moments[name], 2 ** (self.bits - 1) - 1
+                power = moments.second() if bias is None else moments.covariance()
+                values = round_weight(node, weight, quantized, largest, power)
+                quantized = replace(quantized, values=values)
             scale = self.builder.constant(quantized.scale, f"{name}_scale")
             zeros = np.zeros(quantized.scale.shape, np.int8)
             zero_point = self.builder.constant(zeros, f"{name}_zero_point")
-            self._twins[key] = self.builder.dequantized_constant(
+            twin = self.builder.dequantized_constant(
                 quantized.values, scale, zero_point, name, axis
             )
-        node.inputs[1] = self._twins[key]
-        return quantized.scale
+            self._twins[key] = twin, quantized
+        node.inputs[1], quantized = self._twins[key]
+        return quantized
 
     def _quantize_bias(
         self, hint: str, bias: FloatArray, x_scale: np.float32, w_scale: FloatArray

@@ -14,6 +14,7 @@ from lepton_rt.compress.batches import first_batch
 from lepton_rt.compress.calibrate import Calibration, calibrate
 from lepton_rt.compress.compare import compare_tensors
 from lepton_rt.compress.exclude import excluded_outputs
+from lepton_rt.compress.input_moments import InputMoments
 from lepton_rt.compress.insert_qdq import TensorParameters, insert_qdq
 from lepton_rt.compress.observers import METHODS
 from lepton_rt.compress.placement import Placement, place
@@ -30,6 +31,7 @@ ACTIVATIONS: dict[str, np.dtype[Any]] = {
     "uint8": np.dtype(np.uint8),
     "int8": np.dtype(np.int8),
 }
+ROUNDINGS = ("gptq", "nearest")
 MODES = ("static", "dynamic", "weight_only")
 
 
@@ -66,6 +68,7 @@ def quantize(
     symmetric: bool = True,
     optimise_clip: bool = False,
     per_row: bool = True,
+    rounding: str = "gptq",
 ) -> QuantizedModel:
     """Quantises a float model to 8 bits with ranges learnt from calibration data, or without any.
 
@@ -85,6 +88,10 @@ def quantize(
     dicts by input name. method: "minmax", "percentile", "mse" or "entropy".
     per_channel: one weight scale per output channel, else one per tensor. exclude: node names,
     tensor names or operator types to leave in float. activation: "uint8" (asymmetric) or "int8".
+
+    rounding: of the weights in the mode "static". "gptq" rounds each so that it makes up for the
+    errors of those before it, for inputs like those of the calibration, and moves the mean of what
+    is left into the bias: a more accurate model for some seconds of work. "nearest" does neither.
 
     Weights become symmetric int8, biases int32. Everything between the first and the last layer
     runs on integers where every operator on the way can; a layer that only an Add of a residual
@@ -112,6 +119,8 @@ def quantize(
         raise ValueError(f"unknown calibration method {method!r}; choose one of {METHODS}")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, not {activation!r}")
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding must be one of {ROUNDINGS}, not {rounding!r}")
     names = [exclude] if isinstance(exclude, str) else exclude
     if is_torch_model(model):
         example, batches = first_batch(batches)
@@ -125,12 +134,21 @@ def quantize(
         raise ModelError("the model has no convolution or matrix product left to quantise")
     _check_operands(graph, placement)
     computed = [name for name in placement.observed if name not in graph.constants]
+    moments = InputMoments(graph, placement.units) if rounding == "gptq" else None
     calibration = calibrate(
-        graph, computed, batches, method=method, percentile=percentile, progress=progress
+        graph,
+        computed,
+        batches,
+        method=method,
+        percentile=percentile,
+        progress=progress,
+        moments=moments,
     )
     ranges = _ranges(graph, placement, calibration)
     parameters = {name: _parameters(extent, activation) for name, extent in ranges.items()}
-    quantized = insert_qdq(graph, placement, parameters, per_channel, bits)
+    quantized = insert_qdq(
+        graph, placement, parameters, per_channel, bits, moments.found if moments else None
+    )
     quantized = quantize_attention(quantized, excluded)
     report = _report(method, graph, quantized, parameters, calibration, ranges)
     return QuantizedModel(quantized, report, graph)
