@@ -78,6 +78,11 @@ py::list kernels() {
     line["form"] = name_of(info.form);
     lines.append(line);
   }
+  for (const auto& info : gemm_s8_windows_kernels()) {
+    py::dict line = describe_line("gemm_s8_windows", info);
+    line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = 4;
+    lines.append(line);
+  }
   for (const auto& info : gemv_f32_kernels()) {
     py::dict line = describe_line("gemv_f32", info);
     line["mr"] = info.panels, line["nr"] = info.nr, line["kr"] = 1;

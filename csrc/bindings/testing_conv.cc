@@ -1,9 +1,10 @@
-// _core.testing: depthwise, pooling and gathering kernels on guarded copies, as testing.cc does for
-// the others. Every tap reads from a buffer of its own, exactly as long as the contract lets the
-// kernel read.
+// _core.testing: depthwise, pooling and gathering kernels, and those that read windows, on guarded
+// copies, as testing.cc does for the others. Every tap reads from a buffer of its own, exactly as
+// long as the contract lets the kernel read.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <optional>
@@ -13,6 +14,7 @@
 #include "bindings/bindings.h"
 #include "bindings/guarded_buffer.h"
 #include "ops/gather_kernels.h"
+#include "ops/gemm.h"
 #include "ops/window_kernels.h"
 #include "ops/winograd_kernels.h"
 
@@ -192,6 +194,33 @@ py::array gather_rows(const std::string& kernel, size_t m, size_t stretches, siz
   return copy_out(dst, to);
 }
 
+// Windows begin at `starts` in image, which ends with the last value that any of them reads; dst
+// [m][n] starts as `start` where that is given.
+py::array gemm_s8_windows(const std::string& kernel, size_t runs, size_t run, size_t pitch,
+                          size_t offset, const py::array_t<uint8_t>& image,
+                          const std::vector<size_t>& starts, const py::array_t<int8_t>& panel,
+                          const std::optional<py::array_t<int32_t>>& start, bool at_start) {
+  const GemmS8WindowsKernelInfo& info = runnable(gemm_s8_windows_kernels(), kernel);
+  const size_t k = runs * run, m = starts.size();
+  if (k == 0 || m == 0 || m > static_cast<size_t>(info.mr)) throw py::value_error("bad m or k");
+  const size_t n = static_cast<size_t>(panel.size()) / k;
+  expect(panel, k * n, "panel");
+  const GuardedBuffer from = guarded(image, at_start), rhs = guarded(panel, at_start);
+  std::vector<const uint8_t*> rows;
+  size_t end = 0;
+  for (size_t at : starts) {
+    rows.push_back(from.as<uint8_t>() + at);
+    end = std::max(end, at + offset + (runs - 1) * pitch + run);
+  }
+  expect(image, end, "image");
+  py::array_t<int32_t> dst({m, n});
+  if (start) expect(*start, m * n, "start");
+  const GuardedBuffer to(start ? start->data() : nullptr, m * n * sizeof(int32_t), at_start);
+  info.run({m, n, runs, run, pitch, offset, rows.data(), rhs.as<void>(), to.as<int32_t>(),
+            start.has_value()});
+  return copy_out(dst, to);
+}
+
 }  // namespace
 
 void register_testing_conv(py::module_& m) {
@@ -209,6 +238,9 @@ void register_testing_conv(py::module_& m) {
               arg("divisor"), arg("bias"), arg("dst"), arg("dst_step"), arg("at_start"));
   testing.def("gather_rows", &gather_rows, arg("kernel"), arg("m"), arg("stretches"), arg("bytes"),
               arg("src"), arg("step"), arg("line"), arg("dst"), arg("dst_stride"), arg("at_start"));
+  testing.def("gemm_s8_windows", &gemm_s8_windows, arg("kernel"), arg("runs"), arg("run"),
+              arg("pitch"), arg("offset"), arg("image"), arg("starts"), arg("panel"), arg("start"),
+              arg("at_start"));
   testing.def("winograd_input", &winograd_input, arg("kernel"), arg("pixels"), arg("at_start"));
   testing.def("winograd_output", &winograd_output, arg("kernel"), arg("m"), arg("at_start"));
 }

@@ -85,7 +85,7 @@ void tile(const GemmS8FusedParams& shared) {
   const uint8_t* lhs = params.lhs;
   const int8_t* rhs = params.rhs;
   for (size_t p = params.k; p > 0; p -= kKr, lhs += kKr, rhs += kVectors * kNv * kKr)
-    step(lhs, params.lhs_stride, rhs, sum);
+    step([&](size_t i) { return lhs + i * params.lhs_stride; }, rhs, sum);
   finish(params, sum);
 }
 

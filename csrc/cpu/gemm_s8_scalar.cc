@@ -1,6 +1,7 @@
 // The references, one for each form of the operands: one row of accumulators at a time, in unsigned
 // arithmetic because the contract's sums wrap.
 #include "ops/gemm_s8.h"
+#include "ops/gemm_s8_windows.h"
 
 namespace lepton {
 namespace {
@@ -26,6 +27,24 @@ inline void tile(const GemmS8Params& params) {
 }  // namespace
 
 void gemm_s8_4x8c4_scalar(const GemmS8Params& params) { tile<4, uint8_t, int8_t>(params); }
+
+void gemm_s8_windows_4x8c4_scalar(const GemmS8WindowsParams& params) {
+  constexpr size_t kNr = 8, kKr = 4;
+  for (size_t i = 0; i < params.m; ++i) {
+    GemmS8Params stretch = {};
+    stretch.m = 1;
+    stretch.n = kNr;
+    stretch.k = params.run;
+    stretch.dst = params.dst + i * kNr;
+    stretch.accumulate = params.accumulate;
+    for (size_t r = 0; r < params.runs; ++r) {
+      stretch.lhs = params.lhs[i] + params.offset + r * params.pitch;
+      stretch.rhs = static_cast<const int8_t*>(params.rhs) + r * params.run * kNr;
+      tile<kKr, uint8_t, int8_t>(stretch);
+      stretch.accumulate = true;
+    }
+  }
+}
 
 void gemm_s8_4x8c2_scalar(const GemmS8Params& params) { tile<2, int16_t, int16_t>(params); }
 

@@ -22,9 +22,9 @@ inline __m512i broadcast_quad(const uint8_t* p) {
   return _mm512_set1_epi32(quad);
 }
 
-template <size_t kRows, size_t kVectors>
-inline void step(const uint8_t* lhs, size_t stride, const int8_t* rhs,
-                 __m512i (&sum)[kRows][kVectors]) {
+// row(i): where row i's quad is.
+template <size_t kRows, size_t kVectors, typename Row>
+inline void step(const Row& row, const int8_t* rhs, __m512i (&sum)[kRows][kVectors]) {
   __m512i rhs_i8x64[kVectors];
 #pragma GCC unroll 4
   for (size_t v = 0; v < kVectors; ++v) {
@@ -33,7 +33,7 @@ inline void step(const uint8_t* lhs, size_t stride, const int8_t* rhs,
   }
 #pragma GCC unroll 6
   for (size_t i = 0; i < kRows; ++i) {
-    const __m512i lhs_u8x64 = broadcast_quad(lhs + i * stride);
+    const __m512i lhs_u8x64 = broadcast_quad(row(i));
 #pragma GCC unroll 4
     for (size_t v = 0; v < kVectors; ++v) {
       sum[i][v] = _mm512_dpbusd_epi32(sum[i][v], lhs_u8x64, rhs_i8x64[v]);

@@ -27,7 +27,9 @@
 //   depthwise_s8_*: pack_depthwise_s8 of the same
 //
 // The gemm path multiplies gathered rows, one per output pixel, a block at a time in the thread's
-// own scratch. A 1x1 convolution with stride 1 reads the rows where they lie, if the kernel can.
+// own scratch; 8-bit kernels that have a twin for windows (conv_windows.h) read them from a copy of
+// the image rows instead. A 1x1 convolution with stride 1 reads the rows where they lie, if the
+// kernel can.
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -36,6 +38,7 @@
 #include "ops/conv_ops.h"
 #include "ops/conv_padded.h"
 #include "ops/conv_quantized.h"
+#include "ops/conv_windows.h"
 #include "ops/gemm_driver.h"
 #include "ops/gemm_lhs.h"
 #include "ops/gemm_sparse.h"
@@ -52,15 +55,11 @@ struct ConvGrid {
   size_t row_stride;  // elements of a gathered row
   size_t image, rows, partial = 0;
   PaddedImages padded;
+  ConvWindows windows;  // then nothing is gathered
   size_t share() const { return thread_share(rows + partial); }
   size_t bytes(int threads) const { return threads_offset() + threads * share(); }
   size_t threads_offset() const { return image + padded.bytes(); }
 
-  ConvGrid(const ConvAttrs& conv, const ConvShape& shape, size_t panels, int mr, size_t row_stride,
-           size_t in_element, size_t row_element, int threads)
-      : ConvGrid(conv, shape,
-                 gemm_grid(shape.rows(), panels, mr, row_stride * row_element, threads), row_stride,
-                 in_element, row_element) {}
   ConvGrid(const ConvAttrs& conv, const ConvShape& shape, const GemmGrid& grid, size_t row_stride,
            size_t in_element, size_t row_element)
       : grid(grid),
@@ -72,6 +71,12 @@ struct ConvGrid {
     if (!is_either_layout(conv, shape.window))
       image = round_up(shape.batch * shape.window.in_pixels() * conv.in_channels * in_element,
                        kCacheLine);
+  }
+
+  void use(const ConvWindows& instead) {
+    windows = instead;
+    padded = PaddedImages();
+    rows = round_up(windows.bytes(grid.rows_per_chunk), kCacheLine);
   }
 
   // X in channels-last: where it is, or copied.
@@ -237,6 +242,7 @@ class ConvS8 final : public Op {
   GemmS8Sparse sparse;
   GemmS8Layout weights;  // of a group
   GemmS8Lhs lhs;
+  GemmS8WindowsKernel windows_kernel = nullptr;  // where there is one
 
   Status bind(BindContext& context) const override {
     ConvShape shape;
@@ -245,9 +251,7 @@ class ConvS8 final : public Op {
       return unsupported("an x_zero_point that is not one value");
     LEPTON_RETURN_IF_ERROR(expect_residual(context, kConvResidual, shape.y));
     LEPTON_RETURN_IF_ERROR(context.set_output(0, shape.y));
-    const size_t panels = gemm_panels(*plan.kernel, plan.n);
-    const ConvGrid grid(conv, shape, panels, plan.kernel->mr, lhs.row_stride(plan.k), 1,
-                        gemm_element(*plan.kernel), context.threads());
+    const ConvGrid grid = cut_into_chunks(shape, context.threads());
     context.set_scratch(grid.bytes(context.threads()));
     const bool has_residual = adds_bytes(q.kind);
     if (has_residual) context.allow_in_place(0, kConvResidual);
@@ -258,6 +262,19 @@ class ConvS8 final : public Op {
   }
 
  private:
+  ConvGrid cut_into_chunks(const ConvShape& shape, int threads) const {
+    const size_t panels = gemm_panels(*plan.kernel, plan.n), element = gemm_element(*plan.kernel);
+    ConvWindows windows;
+    if (windows_kernel != nullptr)
+      windows = ConvWindows(conv, shape, static_cast<size_t>(plan.kernel->kr));
+    const size_t kept = windows ? windows.bytes_per_pixel() : 0;
+    const GemmGrid chunks =
+        gemm_grid(shape.rows(), panels, plan.kernel->mr, lhs.row_bytes(plan.k), threads, kept);
+    ConvGrid grid(conv, shape, chunks, lhs.row_stride(plan.k), 1, element);
+    if (windows && chunks.chunks() > 0) grid.use(windows);
+    return grid;
+  }
+
   int32_t zero_point(const RunArgs& args) const {
     if (!q.zero_point_at_run) return q.x_zero_point;
     return q.x_signed ? *args.input<int8_t>(kConvZeroPoint) : *args.input<uint8_t>(kConvZeroPoint);
@@ -268,6 +285,15 @@ class ConvS8 final : public Op {
     lhs.is_u8() ? multiply<uint8_t>(shape, grid, residual, args)
                 : multiply<int16_t>(shape, grid, residual, args);
     return {};
+  }
+
+  // A kernel that reads windows has operands of form u8.
+  GemmS8Windows fill_windows(const ConvWindows& windows, int32_t zero, const uint8_t* x,
+                             int64_t first, size_t count, std::byte* memory) const {
+    const auto padding = static_cast<uint8_t>(lhs.zero_point_left(zero));
+    const CopyPrepared<uint8_t> copy{lhs, zero, padding};
+    return {windows_kernel, windows.fill(copy, x, first, static_cast<int64_t>(count), memory),
+            windows.runs(), windows.run(), windows.pitch()};
   }
 
   template <typename Element>
@@ -290,9 +316,14 @@ class ConvS8 final : public Op {
       if (p.scale != nullptr) p.scale += column;
       GemmS8Block block{};
       block.m = c.rows;
+      GemmS8Windows windows{};
       if (direct) {
         block.rows = x + row * conv.in_channels + g * conv.in_per_group();
         block.row_stride = conv.in_channels;
+      } else if (grid.windows) {
+        auto* const memory = grid.rows_of<std::byte>(args, thread);
+        windows = fill_windows(grid.windows, zero, x, row, c.rows, memory);
+        block.windows = &windows;
       } else {
         Element* rows = grid.rows_of<Element>(args, thread);
         if (images != nullptr)
@@ -398,6 +429,8 @@ Status make_gemm_conv_s8(const StepDesc& step, const ConvAttrs& conv, std::uniqu
   plan.r_signed = op->q.r_signed;
   plan.dst_size = op->q.dst_size;
   op->lhs = GemmS8Lhs(*plan.kernel, op->q.x_signed, step.isa);
+  const GemmS8WindowsKernelInfo* const windows = find_gemm_s8_windows(*plan.kernel);
+  if (windows != nullptr && plan.sparse == nullptr) op->windows_kernel = windows->run;
   *out = std::move(op);
   return {};
 }

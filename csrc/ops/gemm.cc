@@ -12,6 +12,7 @@ namespace lepton {
 #define LEPTON_GEMV_F32(name, isa, panels, nr) void name(const GemvF32Params&);
 #define LEPTON_GEMM_F32_FUSED(name, isa, mr, nr) void name(const GemmF32FusedParams&);
 #define LEPTON_GEMM_S8_FUSED(name, isa, form, mr, nr) void name(const GemmS8FusedParams&);
+#define LEPTON_GEMM_S8_WINDOWS(name, isa, mr, nr) void name(const GemmS8WindowsParams&);
 #define LEPTON_EPILOGUE_F32(name, isa) void name(const EpilogueF32Params&);
 #define LEPTON_EPILOGUE_S8(name, isa, kind) void name(const EpilogueS8Params&);
 #include "ops/epilogue_f32_kernels.inc"
@@ -20,6 +21,7 @@ namespace lepton {
 #include "ops/gemm_f32_kernels.inc"
 #include "ops/gemm_s8_fused_kernels.inc"
 #include "ops/gemm_s8_kernels.inc"
+#include "ops/gemm_s8_windows_kernels.inc"
 #include "ops/gemv_f32_kernels.inc"
 #undef LEPTON_GEMM_F32
 #undef LEPTON_GEMM_S8
@@ -27,6 +29,7 @@ namespace lepton {
 #undef LEPTON_GEMV_F32
 #undef LEPTON_GEMM_F32_FUSED
 #undef LEPTON_GEMM_S8_FUSED
+#undef LEPTON_GEMM_S8_WINDOWS
 #undef LEPTON_EPILOGUE_F32
 #undef LEPTON_EPILOGUE_S8
 
@@ -71,6 +74,12 @@ constexpr GemmF32FusedKernelInfo kGemmF32Fused[] = {
   {#name, Isa::k_##isa, GemmS8Form::form, mr, nr, LEPTON_KERNEL_POINTER(isa, name)},
 constexpr GemmS8FusedKernelInfo kGemmS8Fused[] = {
 #include "ops/gemm_s8_fused_kernels.inc"
+};
+
+#define LEPTON_GEMM_S8_WINDOWS(name, isa, mr, nr) \
+  {#name, Isa::k_##isa, mr, nr, LEPTON_KERNEL_POINTER(isa, name)},
+constexpr GemmS8WindowsKernelInfo kGemmS8Windows[] = {
+#include "ops/gemm_s8_windows_kernels.inc"
 };
 
 #define LEPTON_EPILOGUE_F32(name, isa) {#name, Isa::k_##isa, LEPTON_KERNEL_POINTER(isa, name)},
@@ -123,6 +132,7 @@ KernelList<GemmS8KernelInfo> gemm_s8_kernels() { return list_of(kGemmS8); }
 KernelList<GemvF32KernelInfo> gemv_f32_kernels() { return list_of(kGemvF32); }
 KernelList<GemmF32FusedKernelInfo> gemm_f32_fused_kernels() { return list_of(kGemmF32Fused); }
 KernelList<GemmS8FusedKernelInfo> gemm_s8_fused_kernels() { return list_of(kGemmS8Fused); }
+KernelList<GemmS8WindowsKernelInfo> gemm_s8_windows_kernels() { return list_of(kGemmS8Windows); }
 KernelList<EpilogueF32KernelInfo> epilogue_f32_kernels() { return list_of(kEpilogueF32); }
 KernelList<EpilogueS8KernelInfo> epilogue_s8_kernels() { return list_of(kEpilogueS8); }
 
@@ -141,6 +151,12 @@ const GemmF32FusedKernelInfo* find_gemm_f32_fused(const GemmF32KernelInfo& gemm)
 const GemmS8FusedKernelInfo* find_gemm_s8_fused(const GemmS8KernelInfo& gemm) {
   for (const GemmS8FusedKernelInfo& info : kGemmS8Fused)
     if (info.isa == gemm.isa && info.form == gemm.form && info.nr == gemm.nr) return &info;
+  return nullptr;
+}
+
+const GemmS8WindowsKernelInfo* find_gemm_s8_windows(const GemmS8KernelInfo& gemm) {
+  for (const GemmS8WindowsKernelInfo& info : kGemmS8Windows)
+    if (gemm.form == GemmS8Form::kU8 && info.isa == gemm.isa && info.nr == gemm.nr) return &info;
   return nullptr;
 }
 

@@ -12,6 +12,7 @@
 #include "ops/gemm_f32_fused.h"
 #include "ops/gemm_s8.h"
 #include "ops/gemm_s8_fused.h"
+#include "ops/gemm_s8_windows.h"
 #include "ops/gemv_f32.h"
 #include "ops/kernel_list.h"
 
@@ -54,6 +55,12 @@ struct GemmS8FusedKernelInfo {
   int mr, nr;
   GemmS8FusedKernel run;
 };
+struct GemmS8WindowsKernelInfo {
+  const char* name;
+  Isa isa;
+  int mr, nr;
+  GemmS8WindowsKernel run;
+};
 struct EpilogueF32KernelInfo {
   const char* name;
   Isa isa;
@@ -71,6 +78,7 @@ KernelList<GemmS8KernelInfo> gemm_s8_kernels();
 KernelList<GemvF32KernelInfo> gemv_f32_kernels();
 KernelList<GemmF32FusedKernelInfo> gemm_f32_fused_kernels();
 KernelList<GemmS8FusedKernelInfo> gemm_s8_fused_kernels();
+KernelList<GemmS8WindowsKernelInfo> gemm_s8_windows_kernels();
 KernelList<EpilogueF32KernelInfo> epilogue_f32_kernels();
 KernelList<EpilogueS8KernelInfo> epilogue_s8_kernels();
 
@@ -80,6 +88,9 @@ const GemvF32KernelInfo* find_gemv_f32(const GemmF32KernelInfo& gemm);
 // The kernel that finishes the results of `gemm` itself, or null.
 const GemmF32FusedKernelInfo* find_gemm_f32_fused(const GemmF32KernelInfo& gemm);
 const GemmS8FusedKernelInfo* find_gemm_s8_fused(const GemmS8KernelInfo& gemm);
+
+// The kernel that reads windows against panels packed for `gemm`, or null.
+const GemmS8WindowsKernelInfo* find_gemm_s8_windows(const GemmS8KernelInfo& gemm);
 
 // The best kernel of each helper family that runs here under the cap; never null.
 EpilogueF32Kernel best_epilogue_f32(Isa max);

@@ -43,11 +43,13 @@ GemmChunk GemmGrid::chunk(int64_t i) const {
           std::min(first + panels_per_chunk, panels)};
 }
 
-GemmGrid gemm_grid(size_t m, size_t panels, int mr, size_t row_bytes, int threads) {
+GemmGrid gemm_grid(size_t m, size_t panels, int mr, size_t row_bytes, int threads,
+                   size_t kept_bytes) {
   if (m == 0 || panels == 0) return {m, panels, 1, 1, 0, 0};
   const size_t tile = mr, workers = std::max(threads, 1);
   row_bytes = std::max<size_t>(row_bytes, 1);
-  const size_t fitting = std::min(kRowBlockBytes / row_bytes, kMaxRowsPerChunk);
+  const size_t kept = kept_bytes == 0 ? row_bytes : kept_bytes;
+  const size_t fitting = std::min(kRowBlockBytes / kept, kMaxRowsPerChunk);
   const size_t group = accumulator_rows(tile);
   const size_t rows = std::max(group, fitting / group * group);
   GemmGrid best = even_grid(m, panels, tile, rows, 1);

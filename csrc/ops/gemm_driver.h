@@ -77,13 +77,21 @@ struct GemmS8Plan {
   size_t dst_size;     // bytes per element of dst: 1 or 4
 };
 
+// Rows that are windows (gemm_s8_windows.h): m pointers.
+struct GemmS8Windows {
+  GemmS8WindowsKernel kernel;
+  const uint8_t* const* rows;
+  size_t runs, run, pitch;
+};
+
 // rows: in the kernel's form (GemmS8Lhs), row_stride elements apart, gemm_k_padded(k) readable
 // each. zero_points: one left in each row, instead of the plan's; or null. row_scale: kF32; or
-// null.
+// null. windows: instead of rows; or null.
 struct GemmS8Block {
   size_t m;
   const void* rows;
   size_t row_stride;
+  const GemmS8Windows* windows;
   const int32_t* zero_points;
   const float* row_scale;
   size_t first, last;
@@ -119,7 +127,8 @@ size_t gemm_f32_partial(const GemmF32KernelInfo& kernel, const GemmGrid& grid, s
 
 // row_bytes: size of one prepared lhs row; a chunk's rows stay within half of L2. When there are
 // threads to feed, cuts finer, over rows or over panels: whichever ends first by a count of
-// products and of panels fetched.
-GemmGrid gemm_grid(size_t m, size_t panels, int mr, size_t row_bytes, int threads);
+// products and of panels fetched. kept_bytes: of cache that a row takes; 0: row_bytes.
+GemmGrid gemm_grid(size_t m, size_t panels, int mr, size_t row_bytes, int threads,
+                   size_t kept_bytes = 0);
 
 }  // namespace lepton

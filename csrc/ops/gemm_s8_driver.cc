@@ -48,6 +48,30 @@ Prefetch next_panel(const GemmS8Plan& plan, const GemmS8Block& block, const Pane
   return {plan.packed + (p + 1) * plan.panel_stride, lines, ceil_div(lines, tiles)};
 }
 
+// Rows [first, first + product.rows) of windows, cut as multiply_panel cuts rows: in pieces of a
+// run, or of whole runs.
+void multiply_windows(const GemmS8Windows& windows, const PanelProduct& product, size_t first,
+                      int32_t* acc) {
+  const size_t most =
+      product.rows > product.mr ? kPanelPieceBytes / product.width : windows.runs * windows.run;
+  const size_t runs = std::clamp<size_t>(most / windows.run, 1, windows.runs);
+  const size_t pieces = ceil_div(windows.run, most);
+  const size_t depth = round_up(ceil_div(windows.run, pieces), product.kr);
+  const auto* const panel = static_cast<const int8_t*>(product.panel);
+  for (size_t r = 0; r < windows.runs; r += runs) {
+    for (size_t p = 0; p < windows.run; p += depth) {
+      for (size_t i = 0; i < product.rows; i += product.mr) {
+        product.next->take();
+        windows.kernel({std::min(product.mr, product.rows - i), product.width,
+                        std::min(runs, windows.runs - r), std::min(depth, windows.run - p),
+                        windows.pitch, r * windows.pitch + p, windows.rows + first + i,
+                        panel + (r * windows.run + p) * product.width, acc + i * product.width,
+                        r + p > 0});
+      }
+    }
+  }
+}
+
 EpilogueS8Params epilogue_of(const GemmS8Plan& plan, const GemmS8Block& block,
                              const GemmS8Panel& panel, const int32_t* acc) {
   EpilogueS8Params out = {};
@@ -68,7 +92,8 @@ EpilogueS8Params epilogue_of(const GemmS8Plan& plan, const GemmS8Block& block,
 // The kernel that requantises its tiles itself, where the product is one for it: to bytes without a
 // residual, rows without corrections of their own, and panels that are not cut.
 const GemmS8FusedKernelInfo* fused_kernel(const GemmS8Plan& plan, const GemmS8Block& block) {
-  if (plan.dst_size != 1 || block.residual != nullptr || block.zero_points != nullptr)
+  if (plan.dst_size != 1 || block.residual != nullptr || block.zero_points != nullptr ||
+      block.windows != nullptr)
     return nullptr;
   const GemmS8KernelInfo& kernel = *plan.kernel;
   const size_t panel = gemm_k_padded(kernel, plan.k) * static_cast<size_t>(kernel.nr);
@@ -156,7 +181,7 @@ void multiply_row(const GemmS8Plan& plan, const GemmS8Block& block, size_t first
 
 void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
   if (plan.sparse != nullptr) return gemm_s8_sparse_block(plan, block);
-  if (block.m == 1) {
+  if (block.m == 1 && block.windows == nullptr) {
     const size_t step = kRowAccumulators / static_cast<size_t>(plan.kernel->nr);
     for (size_t p = block.first; p < block.last; p += step)
       multiply_row(plan, block, p, std::min(p + step, block.last));
@@ -191,7 +216,10 @@ void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
       };
       product.mr = static_cast<size_t>(kernel.mr);
       product.lhs = rows + i * block.row_stride * product.element;
-      multiply_panel<GemmS8Params>(run, product, acc);
+      if (block.windows != nullptr)
+        multiply_windows(*block.windows, product, i, acc);
+      else
+        multiply_panel<GemmS8Params>(run, product, acc);
       if (corrects_rows) out.row_zero_point = block.zero_points + i;
       if (block.row_scale != nullptr) out.row_scale = block.row_scale + i;
       if (residual != nullptr)
