@@ -83,9 +83,10 @@ void tile(const GemmS8FusedParams& shared) {
     for (size_t i = 0; i < kRows; ++i) sum[i][v] = bias_i32x16;
   }
   const uint8_t* lhs = params.lhs;
+  const size_t stride = params.lhs_stride;
   const int8_t* rhs = params.rhs;
   for (size_t p = params.k; p > 0; p -= kKr, lhs += kKr, rhs += kVectors * kNv * kKr)
-    step([&](size_t i) { return lhs + i * params.lhs_stride; }, rhs, sum);
+    step([&](size_t i) { return lhs + i * stride; }, rhs, sum);
   finish(params, sum);
 }
 
