@@ -10,7 +10,6 @@ import pytest
 
 import lepton_rt
 from lepton_rt.compress.input_moments import WIDEST_BLOCK, InputMoments, conv_rows
-from lepton_rt.compress.placement import Unit
 from lepton_rt.compress.weight_rounding import round_to_inputs
 from lepton_rt.graph.ir import Constant, Graph, Node
 from small_networks import Builder, run_onnx
@@ -51,7 +50,7 @@ def test_rows_of_a_convolution(rng: Rng, window: dict[str, Any]) -> None:
 def test_moments_of_several_batches(rng: Rng, k: int) -> None:
     """Those of all rows together, even where the mean dwarfs the spread."""
     graph = Graph(constants={"w": Constant.of(np.zeros((k, 3), np.float32))})
-    moments = InputMoments(graph, [Unit([Node("MatMul", ["x", "w"], ["y"])], ["x"])])
+    moments = InputMoments(graph, [Node("MatMul", ["x", "w"], ["y"])])
     assert moments.tensors == ["x"]
     parts = [(rng.normal(size=(n, 4, k)) + 100).astype(np.float32) for n in (3, 0, 7)]
     for part in parts:
@@ -152,3 +151,26 @@ def test_pruned_weights_stay_pruned(rng: Rng) -> None:
     stored = made.graph.array("w_quantized")
     assert stored is not None
     assert not stored[weight == 0].any()
+
+
+@pytest.mark.parametrize("per_row", [True, False])
+def test_dynamic_products_come_closer_with_batches(rng: Rng, per_row: bool) -> None:
+    model = shifted_products()
+    x = (rng.normal(size=(600, 32)) @ rng.normal(size=(32, 32)) + 2).astype(np.float32)
+    want = run_onnx(model, {"x": x[300:]})[0]
+
+    def error(batches: Any, **options: Any) -> float:
+        made = lepton_rt.quantize(
+            model, batches, mode="dynamic", bits=7, per_row=per_row, progress=False, **options
+        )
+        return float(np.linalg.norm(lepton_rt.Session(made).run(x[300:]) - want))
+
+    without = error(None)
+    assert error([x[:300]]) < without
+    assert error([x[:300]], rounding="nearest") == without
+
+
+def test_batches_that_are_not_finite_are_errors() -> None:
+    x = np.full((3, 32), np.nan, np.float32)
+    with pytest.raises(lepton_rt.InputError, match="'x' holds NaN"):
+        lepton_rt.quantize(shifted_products(), [x], mode="dynamic", progress=False)

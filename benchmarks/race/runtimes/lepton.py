@@ -34,16 +34,19 @@ def build(variant: str, source: Source, path: Path) -> None:
     import lepton_rt
 
     bits = 7 if "7bit" in variant else 8
+    batches = [sample[None] for sample in source.calibration()]
     if variant.endswith("dynamic"):
         if source.network.kind == "cnn":
             raise Absent("no layer to quantise dynamically")
-        return lepton_rt.quantize(str(source.onnx), mode="dynamic", bits=bits).save(path)
+        made = lepton_rt.quantize(
+            str(source.onnx), batches, mode="dynamic", bits=bits, progress=False
+        )
+        return made.save(path)
     if source.network.kind == "recurrent":
         raise Absent("recurrent layers are quantised dynamically")
     model: Any = str(source.onnx)
     if variant in SPARSITY:
         model = lepton_rt.prune(model, SPARSITY[variant])
-    batches = [sample[None] for sample in source.calibration()]
     return lepton_rt.quantize(model, batches, method="mse", bits=bits, progress=False).save(path)
 
 

@@ -117,7 +117,7 @@ def quantize(
     ] = True,
     activation: Annotated[str, typer.Option(help="uint8 or int8.")] = "uint8",
     percentile: Annotated[float, typer.Option(help="For the percentile method.")] = 99.99,
-    rounding: Annotated[str, typer.Option(help="Of static weights: gptq or nearest.")] = "gptq",
+    rounding: Annotated[str, typer.Option(help="Of calibrated weights: gptq or nearest.")] = "gptq",
     batch: Annotated[int, typer.Option(min=1, help="Calibration batch size.")] = 32,
     limit: Annotated[int, typer.Option(min=1, help="Calibration samples at most.")] = 512,
     opset: Annotated[int, typer.Option(help="ONNX opset of an .onnx output.")] = 21,

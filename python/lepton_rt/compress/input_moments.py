@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lepton_rt.compress.placement import Unit
+from lepton_rt.errors import InputError
 from lepton_rt.graph.ir import Array, Graph, Node
 
 FloatArray = npt.NDArray[np.float32]
@@ -50,16 +51,16 @@ class Moments:
 class InputMoments:
     """Collects the moments of every layer's input, by the name of the layer's weight.
 
-    Layers of transposed convolutions and of stacked matrices are left out. Layers that share a
+    Transposed convolutions and stacked matrices among the layers are left out. Layers that share a
     weight add to the same moments.
     """
 
-    def __init__(self, graph: Graph, units: list[Unit]) -> None:
+    def __init__(self, graph: Graph, layers: Iterable[Node]) -> None:
         self.found: dict[str, Moments] = {}
         self._layers = [
-            (unit.head, graph.constants[unit.head.inputs[1]].shape)
-            for unit in units
-            if unit.is_layer and _is_plain(graph, unit.head)
+            (node, graph.constants[node.inputs[1]].shape)
+            for node in layers
+            if _is_plain(graph, node)
         ]
 
     @property
@@ -68,7 +69,13 @@ class InputMoments:
         return list(dict.fromkeys(node.inputs[0] for node, _ in self._layers))
 
     def add(self, arrays: dict[str, Array]) -> None:
-        """Takes in one batch. arrays: at least `tensors`, by name."""
+        """Takes in one batch. arrays: at least `tensors`, by name.
+
+        Raises InputError when one of them holds NaN or infinity.
+        """
+        for name in self.tensors:
+            if not np.isfinite(arrays[name]).all():
+                raise InputError(f"tensor {name!r} holds NaN or infinity on the calibration data")
         for node, shape in self._layers:
             x = arrays[node.inputs[0]]
             if node.op != "Conv":

@@ -21,7 +21,12 @@ from lepton_rt.compress.placement import Placement, place
 from lepton_rt.compress.prepare import prepare
 from lepton_rt.compress.qparams import affine_parameters
 from lepton_rt.compress.report import Report, TensorReport
-from lepton_rt.compress.weights import GROUP_SIZES, quantize_dynamic, quantize_weights
+from lepton_rt.compress.weights import (
+    GROUP_SIZES,
+    products,
+    quantize_dynamic,
+    quantize_weights,
+)
 from lepton_rt.errors import ModelError
 from lepton_rt.graph.ir import Graph, Node
 from lepton_rt.loading import load_graph, save_graph
@@ -89,9 +94,10 @@ def quantize(
     per_channel: one weight scale per output channel, else one per tensor. exclude: node names,
     tensor names or operator types to leave in float. activation: "uint8" (asymmetric) or "int8".
 
-    rounding: of the weights in the mode "static". "gptq" rounds each so that it makes up for the
-    errors of those before it, for inputs like those of the calibration, and moves the mean of what
-    is left into the bias: a more accurate model for some seconds of work. "nearest" does neither.
+    rounding: of the weights in the mode "static", and of matrix products in "dynamic" given
+    `batches`. "gptq" rounds each so that it makes up for the errors of those before it, for inputs
+    like those of the calibration, and (static) moves the mean of what is left into the bias: a more
+    accurate model for some seconds of work. "nearest" does neither.
 
     Weights become symmetric int8, biases int32. Everything between the first and the last layer
     runs on integers where every operator on the way can; a layer that only an Add of a residual
@@ -108,25 +114,22 @@ def quantize(
         raise ValueError(f"unknown mode {mode!r}; choose one of {MODES}")
     if mode != "weight_only" and bits not in (7, 8):
         raise ValueError(f"bits must be 7 or 8 in mode {mode!r}, not {bits}")
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding must be one of {ROUNDINGS}, not {rounding!r}")
     if mode != "static":
         options = _WeightOptions(
             mode, per_channel, bits, group_size, symmetric, optimise_clip, per_row
         )
-        return _quantize_weights(model, exclude, options)
+        seen = batches if rounding == "gptq" and mode == "dynamic" else None
+        return _quantize_weights(model, exclude, options, seen, progress)
     if batches is None:
         raise ValueError("static quantisation needs calibration batches")
     if method not in METHODS:
         raise ValueError(f"unknown calibration method {method!r}; choose one of {METHODS}")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, not {activation!r}")
-    if rounding not in ROUNDINGS:
-        raise ValueError(f"rounding must be one of {ROUNDINGS}, not {rounding!r}")
     names = [exclude] if isinstance(exclude, str) else exclude
-    if is_torch_model(model):
-        example, batches = first_batch(batches)
-        original = load_graph(model, example, dynamic=True)
-    else:
-        original = load_graph(model)
+    original, batches = _load(model, batches)
     graph = prepare(original)
     excluded = excluded_outputs(original, graph, names)
     placement = place(graph, excluded)
@@ -134,7 +137,8 @@ def quantize(
         raise ModelError("the model has no convolution or matrix product left to quantise")
     _check_operands(graph, placement)
     computed = [name for name in placement.observed if name not in graph.constants]
-    moments = InputMoments(graph, placement.units) if rounding == "gptq" else None
+    layers = [unit.head for unit in placement.units if unit.is_layer]
+    moments = InputMoments(graph, layers) if rounding == "gptq" else None
     calibration = calibrate(
         graph,
         computed,
@@ -152,6 +156,14 @@ def quantize(
     quantized = quantize_attention(quantized, excluded)
     report = _report(method, graph, quantized, parameters, calibration, ranges)
     return QuantizedModel(quantized, report, graph)
+
+
+def _load(model: Any, batches: Any) -> tuple[Graph, Any]:
+    """The graph, and the batches from the first; a PyTorch module is exported on the first one."""
+    if batches is None or not is_torch_model(model):
+        return load_graph(model), batches
+    example, batches = first_batch(batches)
+    return load_graph(model, example, dynamic=True), batches
 
 
 @dataclass(frozen=True)
@@ -174,16 +186,19 @@ class _WeightOptions:
 
 
 def _quantize_weights(
-    model: Any, exclude: Collection[str], options: _WeightOptions
+    model: Any, exclude: Collection[str], options: _WeightOptions, batches: Any, progress: bool
 ) -> QuantizedModel:
     names = [exclude] if isinstance(exclude, str) else exclude
-    original = load_graph(model)
+    original, batches = _load(model, batches)
     graph = prepare(original)
     excluded = excluded_outputs(original, graph, names)
     method = options.mode
     if options.mode == "dynamic":
+        moments = InputMoments(graph, products(graph, excluded) if batches is not None else ())
+        if moments.tensors:
+            calibrate(graph, (), batches, progress=progress, moments=moments)
         quantized = quantize_dynamic(
-            graph, excluded, options.per_channel, options.bits, options.per_row
+            graph, excluded, options.per_channel, options.bits, options.per_row, moments.found
         )
         quantized = quantize_attention(quantized, excluded)
     else:

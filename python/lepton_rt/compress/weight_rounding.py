@@ -37,10 +37,8 @@ def round_weight(
     per_group = len(columns) if quantized.axis is not None else 1
     scale = quantized.scale.astype(np.float64).reshape(per_group, 1, -1)
     scale = np.broadcast_to(scale, (len(blocks), 1, blocks.shape[2]))
-    levels = round_to_inputs(blocks, scale, largest, moments)
-    values: npt.NDArray[np.int8] = _weight_of(
-        node, levels.reshape(columns.shape), weight.shape
-    ).astype(np.int8)
+    levels = round_to_inputs(blocks, scale, largest, moments).reshape(columns.shape)
+    values: npt.NDArray[np.int8] = _weight_of(node, levels, weight.shape).astype(np.int8)
     return values
 
 

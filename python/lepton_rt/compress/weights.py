@@ -5,14 +5,16 @@ Both take matrix products by constant matrices (MatMul, and Gemm as MatMul and A
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lepton_rt.compress.input_moments import Moments
 from lepton_rt.compress.qparams import quantize_weight
 from lepton_rt.compress.recurrent import quantize_rnn_weights
+from lepton_rt.compress.weight_rounding import round_weight
 from lepton_rt.dtypes import dtype_from_name
 from lepton_rt.errors import ModelError
 from lepton_rt.graph.ir import LEPTON_DOMAIN, Array, Attr, Constant, Graph, Node, Value, node_reads
@@ -32,18 +34,21 @@ def quantize_dynamic(
     per_channel: bool,
     bits: int = 8,
     per_row: bool = True,
+    moments: Mapping[str, Moments] | None = None,
 ) -> Graph:
     """Every product with int8 weights and activations that are quantised at run time.
 
     As lepton.DynamicQuantizeMatMul over the range of every row; without per_row as ONNX spells it,
     DynamicQuantizeLinear → MatMulInteger → Cast → Mul. bits: of the weights, 8 or 7.
 
+    moments: of the products' inputs, by the name of the weight, which is rounded to them.
+
     Recurrent layers become lepton.DynamicQuantizeLSTM and its like. graph: a prepared float graph.
     excluded: outputs of nodes to leave. Raises ModelError when neither is left.
     """
     recurrent = quantize_rnn_weights(graph, excluded, bits)
     found = any(n.key.startswith(f"{LEPTON_DOMAIN}.DynamicQuantize") for n in recurrent.nodes)
-    product = (_DynamicRows if per_row else _Dynamic)(per_channel, bits)
+    product = (_DynamicRows if per_row else _Dynamic)(per_channel, bits, moments or {})
     return _Writer(recurrent, excluded, product).write(found)
 
 
@@ -62,6 +67,30 @@ def quantize_weights(
     return _Writer(graph, excluded, _Grouped(bits, group_size, symmetric, optimise_clip)).write()
 
 
+def products(graph: Graph, excluded: Collection[str]) -> list[Node]:
+    """The nodes whose weights quantize_dynamic and quantize_weights take."""
+    left_alone = set(excluded)
+    nodes = (node for node in graph.nodes if left_alone.isdisjoint(node.outputs))
+    return [node for node in nodes if _weight(graph, node) is not None]
+
+
+def _weight(graph: Graph, node: Node) -> FloatArray | None:
+    """[k, n] of a product that can be rewritten."""
+    if node.key not in ("MatMul", "Gemm"):
+        return None
+    attrs = node.attrs
+    if attrs.get("alpha", 1.0) != 1.0 or attrs.get("beta", 1.0) != 1.0 or attrs.get("transA"):
+        return None
+    array, x = graph.array(node.inputs[1]), graph.value(node.inputs[0])
+    if array is None or array.ndim != 2 or array.dtype != FLOAT32 or array.size == 0:
+        return None
+    if x is None or x.dtype != FLOAT32 or node.inputs[0] in graph.constants:
+        return None
+    if not np.isfinite(array).all():
+        raise ModelError(f"constant {node.inputs[1]!r} holds NaN or infinity")
+    return np.ascontiguousarray(array.T) if attrs.get("transB") else array
+
+
 class _Writer:
     """Copies a graph, handing each product to a rewriter."""
 
@@ -78,7 +107,8 @@ class _Writer:
     def write(self, found: bool = False) -> Graph:
         """found: something else was quantised already, so that no product need be left."""
         for node in self.source.nodes:
-            weight = None if self.excluded.intersection(node.outputs) else self._weight(node)
+            taken = self.excluded.isdisjoint(node.outputs)
+            weight = _weight(self.source, node) if taken else None
             if weight is None:
                 self.graph.nodes.append(node)
                 continue
@@ -93,22 +123,6 @@ class _Writer:
             raise ModelError("the model has no matrix product by a constant left to quantise")
         self._drop_unread()
         return self.graph
-
-    def _weight(self, node: Node) -> FloatArray | None:
-        """[k, n] of a product that can be rewritten."""
-        if node.key not in ("MatMul", "Gemm"):
-            return None
-        attrs = node.attrs
-        if attrs.get("alpha", 1.0) != 1.0 or attrs.get("beta", 1.0) != 1.0 or attrs.get("transA"):
-            return None
-        array, x = self.source.array(node.inputs[1]), self.source.value(node.inputs[0])
-        if array is None or array.ndim != 2 or array.dtype != FLOAT32 or array.size == 0:
-            return None
-        if x is None or x.dtype != FLOAT32 or node.inputs[0] in self.source.constants:
-            return None
-        if not np.isfinite(array).all():
-            raise ModelError(f"constant {node.inputs[1]!r} holds NaN or infinity")
-        return np.ascontiguousarray(array.T) if attrs.get("transB") else array
 
     def add(self, op: str, inputs: list[str], outputs: list[str], **attrs: Attr) -> None:
         self.graph.nodes.append(Node(op, inputs, outputs, attrs, "", outputs[0]))
@@ -144,9 +158,10 @@ class _Product:
 class _DynamicRows(_Product):
     """Rows quantised one by one: lepton.DynamicQuantizeMatMul."""
 
-    def __init__(self, per_channel: bool, bits: int) -> None:
+    def __init__(self, per_channel: bool, bits: int, moments: Mapping[str, Moments]) -> None:
         self.per_channel = per_channel
         self.bits = bits
+        self.moments = moments
 
     def write(self, writer: _Writer, node: Node, weight: FloatArray, output: str) -> None:
         inputs = [node.inputs[0], *self.weights(writer, node, weight)]
@@ -160,8 +175,13 @@ class _DynamicRows(_Product):
         if key not in writer.constants:
             axis = 1 if self.per_channel else None
             made = quantize_weight(name, weight, axis, bits=self.bits)
+            values = made.values
+            if name in self.moments:
+                matrix = Node("MatMul", ["", name], [""])
+                second = self.moments[name].second()
+                values = round_weight(matrix, weight, made, 2 ** (self.bits - 1) - 1, second)
             writer.constants[key] = [
-                writer.constant(made.values, f"{name}_quantized"),
+                writer.constant(values, f"{name}_quantized"),
                 writer.constant(made.scale, f"{name}_scale"),
             ]
         return writer.constants[key]
