@@ -96,7 +96,7 @@ py::list kernels() {
   for (const auto& info : gemm_s8_fused_kernels()) {
     py::dict line = describe_line("gemm_s8_fused", info);
     line["form"] = name_of(info.form);
-    line["mr"] = info.mr, line["nr"] = info.nr;
+    line["mr"] = info.mr, line["nr"] = info.nr, line["narrow_mr"] = info.narrow_mr;
     lines.append(line);
   }
   for (const auto& info : gemm_s8_sparse_kernels()) {

@@ -187,8 +187,9 @@ Flat<uint8_t> gemm_s8_fused(const std::string& kernel, size_t m, size_t n, size_
                             std::array<int, 3> requantize, const Flat<uint8_t>& dst,
                             size_t dst_stride, bool at_start) {
   const GemmS8FusedKernelInfo& info = runnable(gemm_s8_fused_kernels(), kernel);
-  if (m < 1 || m > static_cast<size_t>(info.mr) || n < 1 || n > width ||
-      width > static_cast<size_t>(info.nr))
+  const bool is_narrow = 2 * width <= static_cast<size_t>(info.nr);
+  if (m < 1 || m > static_cast<size_t>(is_narrow ? info.narrow_mr : info.mr) || n < 1 ||
+      n > width || width > static_cast<size_t>(info.nr))
     throw py::value_error("bad m, n or width");
   expect(lhs, m * k);
   expect(scale, n);

@@ -1,6 +1,6 @@
 // A stretch in whole blocks of 32 bytes, or one of 16: what a block brings beyond its stretch, the
-// next stretch overwrites. Up to four blocks are unrolled, so that a short stretch costs its loads
-// and stores and one loop's end. Bound by the stores.
+// next stretch overwrites. Up to four blocks are unrolled, and the stretches of the usual windows,
+// so that a short stretch costs its loads and stores. Bound by the stores.
 #include <immintrin.h>
 
 #include "ops/gather_rows.h"
@@ -35,15 +35,27 @@ struct ManyBlocks {
   }
 };
 
-template <typename Move>
+// kStretches: how many, or 0: any number.
+template <size_t kStretches, typename Move>
 inline void gather(const GatherRowsParams& params, const Move& move) {
   const uint8_t* src = params.src;
   uint8_t* dst = params.dst;
-  const size_t stretches = params.stretches, bytes = params.bytes, line = params.line;
+  const size_t stretches = kStretches != 0 ? kStretches : params.stretches;
+  const size_t bytes = params.bytes, line = params.line;
   for (size_t i = params.m; i > 0; --i, src += params.step, dst += params.dst_stride) {
     const uint8_t* from = src;
     uint8_t* to = dst;
+#pragma GCC unroll 5
     for (size_t j = stretches; j > 0; --j, from += line, to += bytes) move(from, to);
+  }
+}
+
+template <typename Move>
+inline void gather(const GatherRowsParams& params, const Move& move) {
+  switch (params.stretches) {
+    case 3: return gather<3>(params, move);
+    case 5: return gather<5>(params, move);
+    default: return gather<0>(params, move);
   }
 }
 

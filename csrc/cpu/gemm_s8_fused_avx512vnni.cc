@@ -1,7 +1,8 @@
 // The 6x64 tile of gemm_s8_avx512vnni.cc, requantised in registers: with few products a result,
 // storing the sums and reading them again would take as long as making them. Sums start from the
-// bias. Four registers become 64 bytes at once: a row of 64 columns, two of 32 or four of 16. The
-// limit is the two vector ports: for k = 16 the tile's 96 vpdpbusd take 48 cycles and its bytes 80.
+// bias. Panels of up to 32 columns take twelve rows at once. Four registers become 64 bytes at
+// once: a row of 64 columns, two of 32 or four of 16. The limit is the two vector ports: for k = 16
+// the tile's 96 vpdpbusd take 48 cycles and its bytes 80.
 #include <immintrin.h>
 
 #include "cpu/gemm_s8_vnni512.h"
@@ -51,7 +52,7 @@ inline void finish(const GemmS8FusedParams& params, const __m512i (&sum)[kRows][
   const Bytes bytes(params.zero_point, params.lo, params.hi);
   constexpr size_t kTogether = kVectors >= 3 ? 1 : 4 / kVectors;  // rows
   constexpr size_t kBytes = 64 / kTogether;                       // of each of them
-#pragma GCC unroll 6
+#pragma GCC unroll 12
   for (size_t i = 0; i < kRows; i += kTogether) {
     __m512 v_f32x16[4];
 #pragma GCC unroll 4
@@ -79,7 +80,7 @@ void tile(const GemmS8FusedParams& shared) {
     __m512i bias_i32x16 = _mm512_setzero_si512();
     if (params.bias != nullptr)
       bias_i32x16 = _mm512_maskz_loadu_epi32(mask_of(params.n, v), params.bias + v * kNv);
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (size_t i = 0; i < kRows; ++i) sum[i][v] = bias_i32x16;
   }
   const uint8_t* lhs = params.lhs;
@@ -102,12 +103,26 @@ void rows(const GemmS8FusedParams& params) {
   }
 }
 
+// Twice as many rows: a few sums would wait for the latency of vpdpbusd.
+template <size_t kVectors>
+void narrow_rows(const GemmS8FusedParams& params) {
+  switch (params.m) {
+    case 7: return tile<7, kVectors>(params);
+    case 8: return tile<8, kVectors>(params);
+    case 9: return tile<9, kVectors>(params);
+    case 10: return tile<10, kVectors>(params);
+    case 11: return tile<11, kVectors>(params);
+    case 12: return tile<12, kVectors>(params);
+    default: return rows<kVectors>(params);
+  }
+}
+
 }  // namespace
 
 void gemm_s8_fused_6x64c4_avx512vnni(const GemmS8FusedParams& params) {
   switch (params.width / kNv) {
-    case 1: return rows<1>(params);
-    case 2: return rows<2>(params);
+    case 1: return narrow_rows<1>(params);
+    case 2: return narrow_rows<2>(params);
     case 3: return rows<3>(params);
     default: return rows<4>(params);
   }

@@ -31,7 +31,7 @@ inline void step(const Row& row, const int8_t* rhs, __m512i (&sum)[kRows][kVecto
     rhs_i8x64[v] = _mm512_load_si512(rhs + v * kNv * kKr);
     pin(rhs_i8x64[v]);
   }
-#pragma GCC unroll 6
+#pragma GCC unroll 12
   for (size_t i = 0; i < kRows; ++i) {
     const __m512i lhs_u8x64 = broadcast_quad(row(i));
 #pragma GCC unroll 4

@@ -52,7 +52,7 @@ struct GemmS8FusedKernelInfo {
   const char* name;
   Isa isa;
   GemmS8Form form;
-  int mr, nr;
+  int mr, narrow_mr, nr;
   GemmS8FusedKernel run;
 };
 struct GemmS8WindowsKernelInfo {

@@ -96,8 +96,9 @@ const GemmS8FusedKernelInfo* fused_kernel(const GemmS8Plan& plan, const GemmS8Bl
       block.windows != nullptr)
     return nullptr;
   const GemmS8KernelInfo& kernel = *plan.kernel;
-  const size_t panel = gemm_k_padded(kernel, plan.k) * static_cast<size_t>(kernel.nr);
-  if (kernel.form != GemmS8Form::kU8Runs && panel > kPanelPieceBytes) return nullptr;
+  const size_t width = std::min<size_t>(kernel.nr, round_up(plan.n, kernel.nv));
+  const bool is_cut = gemm_k_padded(kernel, plan.k) * width > kPanelPieceBytes;
+  if (kernel.form != GemmS8Form::kU8Runs && is_cut) return nullptr;
   return find_gemm_s8_fused(kernel);
 }
 
@@ -120,8 +121,10 @@ void multiply_fused(const GemmS8FusedKernelInfo& kernel, const GemmS8Plan& plan,
     params.rhs = reinterpret_cast<const int8_t*>(panel.values);
     params.bias = corrected_bias(plan, panel, plan.zero_point, bias);
     params.scale = plan.scale + panel.column;
+    const size_t mr =
+        2 * panel.width <= static_cast<size_t>(kernel.nr) ? kernel.narrow_mr : kernel.mr;
     for (size_t i = 0; i < block.m; i += params.m) {
-      params.m = std::min<size_t>(kernel.mr, block.m - i);
+      params.m = std::min<size_t>(mr, block.m - i);
       params.lhs = static_cast<const uint8_t*>(block.rows) + i * block.row_stride;
       params.dst = static_cast<uint8_t*>(block.dst) + i * block.dst_stride + panel.column;
       next.take();

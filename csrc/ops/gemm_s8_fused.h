@@ -7,6 +7,8 @@
 // The bits are those of gemm_s8 (gemm_s8.h) and of the epilogue of kind kRequantize (epilogue.h)
 // after it, where few products a result would leave the way through memory as the longer part.
 //
+// Where 2·width <= nr, m may be as large as narrow_mr: registers are left for more rows.
+//
 // lhs, rhs, k: as in gemm_s8.h, width being its n. bias (n entries) may be null; scale has n
 // entries. dst: uint8, or int8 when lo < 0, rows dst_stride apart; exactly n columns are written,
 // no alignment is asked for.
