@@ -51,8 +51,9 @@ inline void narrow_rows(const EpilogueS8Params& params, size_t j) {
 // adds where a product of 32 bits takes two: column_sum = 128 · high + low.
 inline __m512i split_sums(const int32_t* column_sum) {
   const __m512i sum_i32x16 = _mm512_loadu_si512(column_sum);
-  const __m512i high_i32x16 = _mm512_slli_epi32(_mm512_srai_epi32(sum_i32x16, 7), 16);
-  return _mm512_or_si512(_mm512_and_si512(sum_i32x16, _mm512_set1_epi32(127)), high_i32x16);
+  const __m512i low_i32x16 = _mm512_and_si512(sum_i32x16, _mm512_set1_epi32(127));
+  return _mm512_or_si512(_mm512_slli_epi32(_mm512_sub_epi32(sum_i32x16, low_i32x16), 9),
+                         low_i32x16);
 }
 inline __m512i split_zero_point(int32_t zero_point) {
   return _mm512_set1_epi32((zero_point << 7) << 16 | zero_point);
