@@ -12,6 +12,9 @@
 // head, a value of its column. Where queries are few (kFewRows) all is float32, as Attention: there
 // rounding keys and values would cost more than both products.
 //
+// Where one mask serves all heads, keys beyond the last one that it shows to a row (true, or more
+// than kHidden; all of them where it shows none) are not looked at for that row.
+//
 // One task is one head of keys and values: both are rounded and packed once, then tiles of query
 // rows take their scores against all keys, which stay in cache until the second product has read
 // what the softmax made of them.
@@ -46,6 +49,8 @@ constexpr size_t kMostTileRows = 24;
 constexpr size_t kTileBytes = 256 * 1024;  // scores of one tile
 constexpr size_t kPiece = 64;              // columns whose rows are packed together, at most
 constexpr float kLog2E = 1.44269504f;
+constexpr float kHidden = -1e30f;    // what is added to scores of keys that nobody shall see
+constexpr size_t kMaskGrain = 4096;  // values of a mask that are worth a chunk
 
 // Bytes of one thread's scratch, by part, in this order.
 struct ScratchPlan {
@@ -62,6 +67,8 @@ struct BoundDynamicAttention {
   size_t tile_rows = 0, task_rows = 0, row_tasks = 0;
   size_t depth = 0, total = 0;  // padded as the kernel asks
   size_t p_stride = 0;          // elements
+  size_t mask_rows = 0;         // of all batches, where one mask serves all heads
+  size_t visible_offset = 0;    // scratch: the number of keys that each of them shows
   ScratchPlan scratch;
 };
 
@@ -74,6 +81,9 @@ class DynamicQuantizeAttentionOp final : public Op {
   struct Task;
   Status plan(int threads, BoundDynamicAttention* bound) const;
   void run(const BoundDynamicAttention& bound, const RunArgs& args) const;
+  void find_visible(const BoundDynamicAttention& bound, const RunArgs& args) const;
+  template <typename T>
+  void find_visible_in(const BoundDynamicAttention& bound, const RunArgs& args, T hidden) const;
   void run_task(Task& task) const;
   void pack_keys(Task& task) const;
   void pack_values(const Task& task) const;
@@ -81,6 +91,7 @@ class DynamicQuantizeAttentionOp final : public Op {
                 size_t rows, float* scale, int32_t* sum) const;
   void run_tile(const Task& task, size_t head, size_t row, size_t rows) const;
   void multiply_scores(const Task& task, size_t rows, size_t keys) const;
+  size_t find_keys(const Task& task, size_t row, size_t rows) const;
   void softmax(const Task& task, size_t head, size_t row, size_t rows, size_t keys) const;
   void multiply_values(const Task& task, size_t head, size_t row, size_t rows, size_t keys) const;
   size_t element() const { return gemm_element(*gemm_); }
@@ -106,7 +117,7 @@ struct DynamicQuantizeAttentionOp::Task {
   size_t batch = 0, kv_head = 0, row = 0, rows = 0;
   std::byte *keys = nullptr, *values = nullptr, *lhs = nullptr, *p = nullptr;
   float *key_scale = nullptr, *value_scale = nullptr, *row_scale = nullptr, *row_max = nullptr;
-  int32_t *correction = nullptr, *scores = nullptr, *row_sum = nullptr;
+  int32_t *correction = nullptr, *scores = nullptr, *row_sum = nullptr, *row_keys = nullptr;
   float finite = 0.f;  // 0, or NaN where a key is not finite
 
   const float* at(int input, const HeadStrides& s, size_t head, size_t i) const {
@@ -159,7 +170,7 @@ Status DynamicQuantizeAttentionOp::plan(int threads, BoundDynamicAttention* boun
   scratch.key_scale = scratch.correction = lines(s.total, sizeof(float));
   scratch.value_scale = lines(s.depth_v, sizeof(float));
   scratch.rows = lines(std::max(rows, kPiece) * bound->depth, element());
-  scratch.row = lines(3 * rows, sizeof(float));
+  scratch.row = lines(4 * rows, sizeof(float));
   scratch.scores = lines(rows * round_up(s.total, nr), sizeof(int32_t));
   scratch.p = lines(rows * bound->p_stride, element());
   return {};
@@ -173,7 +184,10 @@ Status DynamicQuantizeAttentionOp::bind(BindContext& context) const {
   if (few || s.output.elements() == 0 || s.mask_per_row) return few_->bind(context);
   LEPTON_RETURN_IF_ERROR(context.set_output(0, s.output));
   LEPTON_RETURN_IF_ERROR(plan(context.threads(), &bound));
-  context.set_scratch(bound.scratch.bytes() * static_cast<size_t>(context.threads()));
+  bound.visible_offset = bound.scratch.bytes() * static_cast<size_t>(context.threads());
+  if (mask_ != DType::kUndefined && s.mask.head == 0)
+    bound.mask_rows = (s.mask.batch == 0 ? 1 : s.batch) * (s.mask.row == 0 ? 1 : s.seq_q);
+  context.set_scratch(bound.visible_offset + bound.mask_rows * sizeof(int32_t));
   const auto shared = std::make_shared<const BoundDynamicAttention>(bound);
   context.set_run([this, shared](const RunArgs& args) {
     run(*shared, args);
@@ -187,6 +201,7 @@ void DynamicQuantizeAttentionOp::run(const BoundDynamicAttention& bound,
   const AttentionShape& s = bound.shape;
   const ScratchPlan& plan = bound.scratch;
   const size_t tasks = s.batch * s.kv_heads * bound.row_tasks;
+  find_visible(bound, args);
   args.parallel.loop(static_cast<int64_t>(tasks), [&](int64_t i, int thread) {
     const size_t index = static_cast<size_t>(i);
     std::byte* at = args.scratch + static_cast<size_t>(thread) * plan.bytes();
@@ -209,10 +224,56 @@ void DynamicQuantizeAttentionOp::run(const BoundDynamicAttention& bound,
     task.row_scale = reinterpret_cast<float*>(take(plan.row));
     task.row_max = task.row_scale + bound.tile_rows;
     task.row_sum = reinterpret_cast<int32_t*>(task.row_max + bound.tile_rows);
+    task.row_keys = task.row_sum + bound.tile_rows;
     task.scores = reinterpret_cast<int32_t*>(take(plan.scores));
     task.p = take(plan.p);
     run_task(task);
   });
+}
+
+void DynamicQuantizeAttentionOp::find_visible(const BoundDynamicAttention& bound,
+                                              const RunArgs& args) const {
+  if (bound.mask_rows != 0 && mask_ == DType::kBool) find_visible_in<uint8_t>(bound, args, 0);
+  if (bound.mask_rows != 0 && mask_ == DType::kF32) find_visible_in<float>(bound, args, kHidden);
+}
+
+template <typename T>
+void DynamicQuantizeAttentionOp::find_visible_in(const BoundDynamicAttention& bound,
+                                                 const RunArgs& args, T hidden) const {
+  const AttentionShape& s = bound.shape;
+  const size_t rows = s.mask.row == 0 ? 1 : s.seq_q, count = s.mask_keys;
+  int32_t* const visible = reinterpret_cast<int32_t*>(args.scratch + bound.visible_offset);
+  parallel_ranges(args.parallel, static_cast<int64_t>(bound.mask_rows),
+                  static_cast<int64_t>(kMaskGrain / std::max<size_t>(count, 1)),
+                  [&](int64_t begin, int64_t end) {
+                    for (size_t i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+                      const T* const mask =
+                          args.input<T>(3) + i / rows * s.mask.batch + i % rows * s.mask.row;
+                      size_t last = count;
+                      while (last > 0 && !(mask[last - 1] > hidden)) --last;
+                      visible[i] = static_cast<int32_t>(last == 0 ? count : last);
+                    }
+                  });
+}
+
+// The keys of each row of a tile; returns the most of them.
+size_t DynamicQuantizeAttentionOp::find_keys(const Task& task, size_t row, size_t rows) const {
+  const AttentionShape& s = task.bound.shape;
+  const auto* const visible =
+      reinterpret_cast<const int32_t*>(task.args.scratch + task.bound.visible_offset);
+  size_t most = 0;
+  for (size_t i = 0; i < rows; ++i) {
+    size_t keys = attention_keys(attrs_, s, nullptr, task.batch, row + i).last;
+    if (task.bound.mask_rows != 0) {
+      const size_t batch_rows = s.mask.row == 0 ? 1 : s.seq_q;
+      const size_t at =
+          (s.mask.batch == 0 ? 0 : task.batch * batch_rows) + (s.mask.row == 0 ? 0 : row + i);
+      keys = std::min(keys, static_cast<size_t>(visible[at]));
+    }
+    task.row_keys[i] = static_cast<int32_t>(keys);
+    most = std::max(most, keys);
+  }
+  return most;
 }
 
 void DynamicQuantizeAttentionOp::run_task(Task& task) const {
@@ -280,10 +341,8 @@ void DynamicQuantizeAttentionOp::pack_values(const Task& task) const {
 void DynamicQuantizeAttentionOp::run_tile(const Task& task, size_t head, size_t row,
                                           size_t rows) const {
   const BoundDynamicAttention& bound = task.bound;
-  const AttentionShape& s = bound.shape;
-  // Of a causal tile the last row sees most keys.
-  const size_t keys = attention_keys(attrs_, s, nullptr, task.batch, row + rows - 1).last;
-  quantize(task, 0, s.q, head, row, rows, task.row_scale, nullptr);
+  const size_t keys = find_keys(task, row, rows);
+  quantize(task, 0, bound.shape.q, head, row, rows, task.row_scale, nullptr);
   multiply_scores(task, rows, keys);
   softmax(task, head, row, rows, keys);
   multiply_values(task, head, row, rows, keys);
@@ -327,7 +386,7 @@ void DynamicQuantizeAttentionOp::softmax(const Task& task, size_t head, size_t r
   one.key_scale = task.key_scale;
   const auto turn_to = [&](size_t i) {
     one.row = i;
-    one.last = attention_keys(attrs_, s, nullptr, task.batch, row + i).last;
+    one.last = static_cast<size_t>(task.row_keys[i]);
     one.scale = task.row_scale[i] * scale * kLog2E;
     const size_t at = task.batch * s.mask.batch + head * s.mask.head + (row + i) * s.mask.row;
     if (mask_ == DType::kBool) one.mask = task.args.input<uint8_t>(3) + at;

@@ -113,6 +113,21 @@ def test_masks(isa: str, rng: Rng, keys: int) -> None:
         check(inputs, attrs, mask, isa)
 
 
+@pytest.mark.parametrize("shape", [(2, 1, 75, 130), (1, 75, 130), (75, 130), (2, 1, 1, 130)])
+@pytest.mark.parametrize("kind", ["bool", "lowest", "infinite", "large"])
+def test_keys_hidden_from_the_end(isa: str, rng: Rng, shape: tuple[int, ...], kind: str) -> None:
+    """As causal models and padded batches have it, and rows that a mask hides everything from."""
+    shown = rng.integers(0, 131, (*shape[:-1], 1))
+    shown[..., -1:, :] = 0 if kind == "bool" else 130
+    if shape[-2] > 1:
+        shown[..., 3, :] = 0
+    allowed = np.arange(130) < shown
+    hidden = {"lowest": np.finfo(F32).min, "infinite": -np.inf, "large": -1e31}.get(kind, 0)
+    bias = np.where(allowed, rng.normal(size=shape), hidden).astype(F32)
+    inputs = operands(rng, 2, 2, 1, 75, 130, 24)
+    check(inputs, {"scale": 0.25}, allowed if kind == "bool" else bias, isa)
+
+
 def test_extremes(isa: str, rng: Rng) -> None:
     """Rows of zeros, tiny and huge values, equal scores, one key far above the others."""
     q, k, v = operands(rng, 1, 1, 1, 16, 40, 32)
