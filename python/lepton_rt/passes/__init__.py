@@ -28,6 +28,7 @@ from .fuse_matmul_nbits import fuse_matmul_nbits
 from .fuse_residual import fuse_residual
 from .move_dequantize import move_dequantize
 from .move_quantize import move_quantize
+from .move_reshape import move_reshape
 from .normalise import normalise
 from .recognise_attention import recognise_attention
 from .recognise_gelu import recognise_gelu
@@ -61,6 +62,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_matmul_nbits,
     fold_dequantize,
     fuse_dynamic_quantize,
+    move_reshape,
     fuse_epilogue,
     fuse_elementwise,
     fuse_clamp,
