@@ -95,6 +95,7 @@ py::list kernels() {
   }
   for (const auto& info : gemm_s8_fused_kernels()) {
     py::dict line = describe_line("gemm_s8_fused", info);
+    line["adds"] = info.adds;
     line["form"] = name_of(info.form);
     line["mr"] = info.mr, line["nr"] = info.nr, line["narrow_mr"] = info.narrow_mr;
     lines.append(line);

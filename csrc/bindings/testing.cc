@@ -185,7 +185,9 @@ Flat<uint8_t> gemm_s8_fused(const std::string& kernel, size_t m, size_t n, size_
                             const Flat<uint8_t>& lhs, const Flat<int8_t>& panel,
                             const Optional<int32_t>& bias, const Flat<float>& scale,
                             std::array<int, 3> requantize, const Flat<uint8_t>& dst,
-                            size_t dst_stride, bool at_start) {
+                            size_t dst_stride, bool at_start,
+                            const std::optional<py::array>& residual, float r_scale,
+                            int r_zero_point) {
   const GemmS8FusedKernelInfo& info = runnable(gemm_s8_fused_kernels(), kernel);
   const bool is_narrow = 2 * width <= static_cast<size_t>(info.nr);
   if (m < 1 || m > static_cast<size_t>(is_narrow ? info.narrow_mr : info.mr) || n < 1 ||
@@ -201,10 +203,15 @@ Flat<uint8_t> gemm_s8_fused(const std::string& kernel, size_t m, size_t n, size_
     expect(panel, k * width);
   const Operand lhs_copy(lhs, at_start), panel_copy(panel, at_start), dst_copy(dst, at_start);
   const Operand bias_copy(bias, n, at_start), scale_copy(scale, at_start);
+  if (residual && !info.adds) throw py::value_error(kernel + " takes no residual");
+  if (residual) expect(*residual, extent(m, n, dst_stride));
+  const Operand residual_copy(residual ? *residual : py::array(dst), at_start);
+  const bool r_signed = residual && residual->dtype().is(py::dtype::of<int8_t>());
   const auto [zero_point, lo, hi] = requantize;
   info.run({m, n, width, k, lhs_copy.as<uint8_t>(), k, panel_copy.as<int8_t>(),
             bias_copy.as<int32_t>(), scale_copy.as<float>(), zero_point, lo, hi,
-            dst_copy.as<uint8_t>(), dst_stride});
+            dst_copy.as<uint8_t>(), dst_stride, residual ? residual_copy.as<uint8_t>() : nullptr,
+            dst_stride, r_signed, r_scale, r_zero_point});
   return copy_out(dst, dst_copy);
 }
 
@@ -348,7 +355,8 @@ void register_testing(py::module_& m) {
               arg("hold_tiles") = true);
   testing.def("gemm_s8_fused", &gemm_s8_fused, arg("kernel"), arg("m"), arg("n"), arg("width"),
               arg("k"), arg("lhs"), arg("panel"), arg("bias"), arg("scale"), arg("requantize"),
-              arg("dst"), arg("dst_stride"), arg("at_start"));
+              arg("dst"), arg("dst_stride"), arg("at_start"), arg("residual") = py::none(),
+              arg("r_scale") = 1.f, arg("r_zero_point") = 0);
   testing.def("copy_u8", &copy_u8, arg("kernel"), arg("m"), arg("k"), arg("k_padded"), arg("src"),
               arg("src_stride"), arg("flip"), arg("dst"), arg("dst_stride"), arg("at_start"));
   testing.def("peaks", &peaks);

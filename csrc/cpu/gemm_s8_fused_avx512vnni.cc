@@ -31,24 +31,43 @@ inline void store(uint8_t* dst, size_t n, __m512i bytes_i8x64) {
     _mm512_mask_storeu_epi8(dst, mask, bytes_i8x64);
 }
 
-template <size_t kRows, size_t kVectors>
+// Sums in units of the result, with the residual where kAdds.
+template <bool kAdds, size_t kRows, size_t kVectors>
 struct Scaled {
+  const GemmS8FusedParams& params;
   const __m512i (&sum_i32x16)[kRows][kVectors];
   const __m512 (&scale_f32x16)[kVectors];
+  const __m512 r_scale_f32x16 = _mm512_set1_ps(params.r_scale);
+  const __m512 offset_f32x16 =
+      _mm512_set1_ps(static_cast<float>(-params.r_zero_point) * params.r_scale);
+
   // What lies beyond the tile is its last row or register again.
-  __m512 operator()(size_t i, size_t v) const {
+  __attribute__((always_inline)) __m512 operator()(size_t i, size_t v) const {
     i = i < kRows ? i : kRows - 1, v = v < kVectors ? v : kVectors - 1;
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(sum_i32x16[i][v]), scale_f32x16[v]);
+    const __m512 sum_f32x16 = _mm512_cvtepi32_ps(sum_i32x16[i][v]);
+    if constexpr (kAdds)
+      return _mm512_fmadd_ps(residual(i, v), r_scale_f32x16,
+                             _mm512_fmadd_ps(sum_f32x16, scale_f32x16[v], offset_f32x16));
+    else
+      return _mm512_mul_ps(sum_f32x16, scale_f32x16[v]);
+  }
+
+ private:
+  __attribute__((always_inline)) __m512 residual(size_t i, size_t v) const {
+    const __m128i r_i8x16 = _mm_maskz_loadu_epi8(
+        mask_of(params.n, v), params.residual + i * params.residual_stride + v * kNv);
+    return _mm512_cvtepi32_ps(params.r_signed ? _mm512_cvtepi8_epi32(r_i8x16)
+                                              : _mm512_cvtepu8_epi32(r_i8x16));
   }
 };
 
-template <size_t kRows, size_t kVectors>
+template <bool kAdds, size_t kRows, size_t kVectors>
 inline void finish(const GemmS8FusedParams& params, const __m512i (&sum)[kRows][kVectors]) {
   __m512 scale_f32x16[kVectors];
 #pragma GCC unroll 4
   for (size_t v = 0; v < kVectors; ++v)
     scale_f32x16[v] = _mm512_maskz_loadu_ps(mask_of(params.n, v), params.scale + v * kNv);
-  const Scaled<kRows, kVectors> scaled{sum, scale_f32x16};
+  const Scaled<kAdds, kRows, kVectors> scaled{params, sum, scale_f32x16};
   const Bytes bytes(params.zero_point, params.lo, params.hi);
   constexpr size_t kTogether = kVectors >= 3 ? 1 : 4 / kVectors;  // rows
   constexpr size_t kBytes = 64 / kTogether;                       // of each of them
@@ -88,7 +107,10 @@ void tile(const GemmS8FusedParams& shared) {
   const int8_t* rhs = params.rhs;
   for (size_t p = params.k; p > 0; p -= kKr, lhs += kKr, rhs += kVectors * kNv * kKr)
     step([&](size_t i) { return lhs + i * stride; }, rhs, sum);
-  finish(params, sum);
+  if (params.residual != nullptr)
+    finish<true>(params, sum);
+  else
+    finish<false>(params, sum);
 }
 
 template <size_t kVectors>

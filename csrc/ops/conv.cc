@@ -427,6 +427,7 @@ Status make_gemm_conv_s8(const StepDesc& step, const ConvAttrs& conv, std::uniqu
   plan.min = op->q.min;
   plan.max = op->q.max;
   plan.r_signed = op->q.r_signed;
+  plan.sums = op->q.kind == EpilogueS8Kind::kRequantizeSum;
   plan.dst_size = op->q.dst_size;
   op->lhs = GemmS8Lhs(*plan.kernel, op->q.x_signed, step.isa);
   const GemmS8WindowsKernelInfo* const windows = find_gemm_s8_windows(*plan.kernel);

@@ -53,6 +53,7 @@ struct GemmS8FusedKernelInfo {
   Isa isa;
   GemmS8Form form;
   int mr, narrow_mr, nr;
+  bool adds;  // takes a residual
   GemmS8FusedKernel run;
 };
 struct GemmS8WindowsKernelInfo {

@@ -74,6 +74,7 @@ struct GemmS8Plan {
   int32_t zero_point;  // what is left in the rows: GemmS8Lhs::zero_point_left
   float min, max;      // kF32
   bool r_signed;       // the residual is s8
+  bool sums;           // it is added before the only rounding (kRequantizeSum)
   size_t dst_size;     // bytes per element of dst: 1 or 4
 };
 

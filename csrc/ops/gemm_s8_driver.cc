@@ -89,17 +89,19 @@ EpilogueS8Params epilogue_of(const GemmS8Plan& plan, const GemmS8Block& block,
   return out;
 }
 
-// The kernel that requantises its tiles itself, where the product is one for it: to bytes without a
-// residual, rows without corrections of their own, and panels that are not cut.
+// The kernel that requantises its tiles itself, where the product is one for it: to bytes that are
+// rounded once, rows without corrections of their own, and panels that are not cut.
 const GemmS8FusedKernelInfo* fused_kernel(const GemmS8Plan& plan, const GemmS8Block& block) {
-  if (plan.dst_size != 1 || block.residual != nullptr || block.zero_points != nullptr ||
+  const bool adds = block.residual != nullptr;
+  if (plan.dst_size != 1 || (adds && !plan.sums) || block.zero_points != nullptr ||
       block.windows != nullptr)
     return nullptr;
   const GemmS8KernelInfo& kernel = *plan.kernel;
   const size_t width = std::min<size_t>(kernel.nr, round_up(plan.n, kernel.nv));
   const bool is_cut = gemm_k_padded(kernel, plan.k) * width > kPanelPieceBytes;
   if (kernel.form != GemmS8Form::kU8Runs && is_cut) return nullptr;
-  return find_gemm_s8_fused(kernel);
+  const GemmS8FusedKernelInfo* const fused = find_gemm_s8_fused(kernel);
+  return fused != nullptr && (fused->adds || !adds) ? fused : nullptr;
 }
 
 void multiply_fused(const GemmS8FusedKernelInfo& kernel, const GemmS8Plan& plan,
@@ -112,6 +114,11 @@ void multiply_fused(const GemmS8FusedKernelInfo& kernel, const GemmS8Plan& plan,
   params.lo = plan.requantize.lo;
   params.hi = plan.requantize.hi;
   params.dst_stride = block.dst_stride;
+  params.residual_stride = block.residual_stride;
+  params.r_signed = plan.r_signed;
+  params.r_scale = plan.requantize.r_scale;
+  params.r_zero_point = plan.requantize.r_zero_point;
+  const auto* const residual = static_cast<const uint8_t*>(block.residual);
   for (size_t p = block.first; p < block.last; ++p) {
     const GemmS8Panel panel =
         gemm_s8_panel(*plan.kernel, plan.n, plan.packed, plan.panel_stride, p);
@@ -127,6 +134,8 @@ void multiply_fused(const GemmS8FusedKernelInfo& kernel, const GemmS8Plan& plan,
       params.m = std::min<size_t>(mr, block.m - i);
       params.lhs = static_cast<const uint8_t*>(block.rows) + i * block.row_stride;
       params.dst = static_cast<uint8_t*>(block.dst) + i * block.dst_stride + panel.column;
+      if (residual != nullptr)
+        params.residual = residual + i * block.residual_stride + panel.column;
       next.take();
       kernel.run(params);
     }

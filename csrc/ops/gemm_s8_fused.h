@@ -5,7 +5,8 @@
 //                     + zero_point, lo, hi)             i < m <= mr, j < n <= width <= nr, p < k
 //
 // The bits are those of gemm_s8 (gemm_s8.h) and of the epilogue of kind kRequantize (epilogue.h)
-// after it, where few products a result would leave the way through memory as the longer part.
+// after it, or of kRequantizeSum where there is a residual, which not every line takes; where few
+// products a result would leave the way through memory as the longer part.
 //
 // Where 2·width <= nr, m may be as large as narrow_mr: registers are left for more rows.
 //
@@ -29,6 +30,11 @@ struct GemmS8FusedParams {
   int32_t zero_point, lo, hi;
   uint8_t* dst;
   size_t dst_stride;
+  const uint8_t* residual;  // int8 when r_signed; or null
+  size_t residual_stride;
+  bool r_signed;
+  float r_scale;
+  int32_t r_zero_point;
 };
 using GemmS8FusedKernel = void (*)(const GemmS8FusedParams&);
 
