@@ -22,6 +22,7 @@ Doubles = npt.NDArray[np.float64]
 
 _DAMPING = 0.1  # of the mean power of the inputs: few samples leave H singular
 _BLOCK = 64  # weights whose errors are handed on at once
+_COLUMNS = 256  # rounded at a time: what a block hands on stays in cache
 
 
 def round_weight(
@@ -85,9 +86,12 @@ def round_to_inputs(weight: Doubles, scale: Doubles, largest: int, moments: Doub
     damped += damping[:, None, None] * np.eye(power.shape[1])
     root = np.linalg.cholesky(damped)
     factor: Doubles = root / np.diagonal(root, axis1=1, axis2=2)[:, None, :]
-    levels = _nearest_plane(np.take_along_axis(weight, order, 1), scale[:, 0], largest, factor)
-    result = np.empty_like(levels)
-    np.put_along_axis(result, order, levels, 1)
+    result = np.empty_like(weight)
+    for start in range(0, weight.shape[2], _COLUMNS):
+        part = np.s_[..., start : start + _COLUMNS]
+        sorted_weight = np.take_along_axis(weight[part], order, 1)
+        levels = _nearest_plane(sorted_weight, scale[part][:, 0], largest, factor)
+        np.put_along_axis(result[part], order, levels, 1)
     return result
 
 
