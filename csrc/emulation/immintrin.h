@@ -98,6 +98,10 @@ constexpr auto kLess = [](auto a, auto b) { return a < b; };
 }  // namespace
 }  // namespace lepton
 
+// SIMDe 0.7.4 names its masked form so.
+#undef _mm512_madd_epi16
+#define _mm512_madd_epi16(a, b) (simde_mm512_madd_epi16(a, b))
+
 // Missing from SIMDe 0.7.4.
 #define _mm_maskz_loadu_epi8(mask, from) (masked_load<int8_t, __m128i>(mask, from))
 #define _mm256_maskz_loadu_epi8(mask, from) (masked_load<int8_t, __m256i>(mask, from))
