@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_rt.errors import InputError
+from lepton_rt.graph.inference.windows import same_pads
 from lepton_rt.graph.ir import Array, Graph, Node
 
 FloatArray = npt.NDArray[np.float32]
@@ -156,12 +157,8 @@ def _pads(
     """(begin, end) of each spatial dimension."""
     rank = len(sizes)
     auto = node.attrs.get("auto_pad", "NOTSET")
-    if auto not in ("SAME_UPPER", "SAME_LOWER"):
-        given = [0] * (2 * rank) if auto == "VALID" else _ints(node, "pads", 2 * rank, 0)
-        return list(zip(given[:rank], given[rank:]))
-    pads = []
-    for size, extent, stride in zip(sizes, reach, strides):
-        whole = max((-(-size // stride) - 1) * stride + extent - size, 0)
-        less, more = whole // 2, whole - whole // 2
-        pads.append((less, more) if auto == "SAME_UPPER" else (more, less))
-    return pads
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        pads = same_pads(sizes, reach, strides, lower=auto == "SAME_LOWER")
+    else:
+        pads = [0] * (2 * rank) if auto == "VALID" else _ints(node, "pads", 2 * rank, 0)
+    return list(zip(pads[:rank], pads[rank:]))

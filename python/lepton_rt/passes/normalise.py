@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lepton_rt.graph.inference.windows import same_pads, split_pads
 from lepton_rt.graph.ir import Graph, Node, static_dims
 
 from .attributes import float_attr
@@ -74,22 +75,13 @@ def _same_pads(editor: Editor, node: Node, kernel: list[int], lower: bool) -> li
     ones = [1] * len(kernel)
     strides = _ints(node, "strides", ones)
     dilations = _ints(node, "dilations", ones)
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations)]
     if node.op == "ConvTranspose":
         extra = _ints(node, "output_padding", [0] * len(kernel))
-        totals = [e + (k - 1) * d + 1 - s for e, k, d, s in zip(extra, kernel, dilations, strides)]
-    elif all(s == 1 for s in strides):
-        totals = [(k - 1) * d for k, d in zip(kernel, dilations)]
-    elif spatial is None:
-        return None
-    else:
-        totals = [
-            (-(-n // s) - 1) * s + (k - 1) * d + 1 - n
-            for n, s, k, d in zip(spatial, strides, kernel, dilations)
-        ]
-    totals = [max(0, t) for t in totals]
-    small = [t // 2 for t in totals]
-    large = [t - t // 2 for t in totals]
-    return large + small if lower else small + large
+        return split_pads([e + r - s for e, r, s in zip(extra, reach, strides)], lower)
+    if all(s == 1 for s in strides):
+        return split_pads([r - 1 for r in reach], lower)
+    return None if spatial is None else same_pads(spatial, reach, strides, lower)
 
 
 def _global_pool(editor: Editor, node: Node) -> None:

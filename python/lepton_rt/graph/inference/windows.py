@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lepton_rt.errors import ModelError
@@ -70,6 +71,24 @@ class Window:
             return False
         padded = 0 if self.auto_pad == "VALID" else self.pads[i] + self.pads[i + len(self.kernel)]
         return padded == self.dilations[i] * (kernel - 1)
+
+
+def same_pads(
+    sizes: Sequence[int], reach: Sequence[int], strides: Sequence[int], lower: bool
+) -> list[int]:
+    """The pads of SAME_UPPER or SAME_LOWER (`lower`): all begins, then all ends.
+
+    reach: how many elements a window spans, dilation included.
+    """
+    totals = [(-(-n // s) - 1) * s + r - n for n, r, s in zip(sizes, reach, strides)]
+    return split_pads(totals, lower)
+
+
+def split_pads(totals: Sequence[int], lower: bool) -> list[int]:
+    """All begins, then all ends; the larger half lies at the end, or where `lower` at the begin."""
+    small = [max(0, total) // 2 for total in totals]
+    large = [max(0, total) - half for total, half in zip(totals, small)]
+    return large + small if lower else small + large
 
 
 def _ints(ctx: Context, name: str, length: int, default: int) -> list[int]:
