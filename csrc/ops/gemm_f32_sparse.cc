@@ -22,30 +22,42 @@ const GemmF32SparseKernelInfo kSparse[] = {
 };
 #undef LEPTON_GEMM_F32_SPARSE
 
-// Panels [first, last), at most kGemmF32SparseColumns columns, against rows [row, row + rows).
-void run_tile(const GemmF32Plan& plan, const GemmF32Block& block, size_t first, size_t last,
-              size_t row, size_t rows) {
-  alignas(kCacheLine) float acc[kMaxMr * kGemmF32SparseColumns];
-  const GemmF32Sparse& sparse = *plan.sparse;
-  const float* const lhs = block.rows + row * block.row_stride;
-  sparse.kernel->run({rows, last - first, lhs, block.row_stride, sparse.starts + first,
-                      sparse.index, sparse.values, acc});
-  const size_t nr = static_cast<size_t>(sparse.kernel->nr), column = first * nr;
-  EpilogueF32Params out = {};
-  out.m = rows;
-  out.n = std::min(last * nr, plan.n) - column;
-  out.acc = acc;
-  out.acc_stride = kGemmF32SparseColumns;
-  out.bias = plan.bias == nullptr ? nullptr : plan.bias + column;
-  if (block.residual != nullptr)
-    out.residual = block.residual + row * block.residual_stride + column;
-  out.residual_stride = block.residual_stride;
-  out.min = plan.min;
-  out.max = plan.max;
-  out.dst = block.dst + row * block.dst_stride + column;
-  out.dst_stride = block.dst_stride;
-  plan.epilogue(out);
-}
+// One register tile of rows against the panels of one group of columns, and its epilogue.
+class Tile {
+ public:
+  Tile(const GemmF32Plan& plan, const GemmF32Block& block) : plan_(plan), block_(block) {}
+
+  // Panels [first, last), at most kGemmF32SparseColumns columns.
+  void select(size_t first, size_t last) { first_ = first, last_ = last; }
+
+  void run(size_t row, size_t rows) const {
+    alignas(kCacheLine) float acc[kMaxMr * kGemmF32SparseColumns];
+    const GemmF32Sparse& sparse = *plan_.sparse;
+    const float* const lhs = block_.rows + row * block_.row_stride;
+    sparse.kernel->run({rows, last_ - first_, lhs, block_.row_stride, sparse.starts + first_,
+                        sparse.index, sparse.values, acc});
+    const size_t nr = static_cast<size_t>(sparse.kernel->nr), column = first_ * nr;
+    EpilogueF32Params out = {};
+    out.m = rows;
+    out.n = std::min(last_ * nr, plan_.n) - column;
+    out.acc = acc;
+    out.acc_stride = kGemmF32SparseColumns;
+    out.bias = plan_.bias == nullptr ? nullptr : plan_.bias + column;
+    if (block_.residual != nullptr)
+      out.residual = block_.residual + row * block_.residual_stride + column;
+    out.residual_stride = block_.residual_stride;
+    out.min = plan_.min;
+    out.max = plan_.max;
+    out.dst = block_.dst + row * block_.dst_stride + column;
+    out.dst_stride = block_.dst_stride;
+    plan_.epilogue(out);
+  }
+
+ private:
+  const GemmF32Plan& plan_;
+  const GemmF32Block& block_;
+  size_t first_ = 0, last_ = 0;
+};
 
 }  // namespace
 
@@ -87,26 +99,11 @@ Status take_sparse(std::string_view kernel, const TensorInfo& blob, size_t k, si
   return {};
 }
 
-Status take_sparse_rhs(const StepDesc& step, size_t index, MatMulRhs* rhs, GemmF32Sparse* sparse) {
-  LEPTON_RETURN_IF_ERROR(read_packed_shape(step, &rhs->shape));
-  if (rhs->shape.rank != 2) return invalid_model("a stack of sparse matrices");
-  rhs->at_run_time = false;
-  return take_sparse(step.kernel, step.inputs[index], static_cast<size_t>(rhs->shape[0]),
-                     static_cast<size_t>(rhs->shape[1]), sparse);
-}
-
 void gemm_f32_sparse_block(const GemmF32Plan& plan, const GemmF32Block& block) {
   const size_t mr = static_cast<size_t>(plan.kernel->mr);
   const size_t group = kGemmF32SparseColumns / static_cast<size_t>(plan.kernel->nr);
-  const size_t turn = sparse_rows_in_l1(block.row_stride * sizeof(float), mr);
-  for (size_t row = 0; row < block.m; row += turn) {
-    const size_t end = std::min(block.m, row + turn);
-    for (size_t first = block.first; first < block.last; first += group) {
-      const size_t last = std::min(block.last, first + group);
-      for (size_t i = row; i < end; i += mr)
-        run_tile(plan, block, first, last, i, std::min(mr, end - i));
-    }
-  }
+  Tile tile(plan, block);
+  for_each_sparse_tile(block, block.row_stride * sizeof(float), mr, group, tile);
 }
 
 }  // namespace lepton

@@ -161,26 +161,11 @@ Status take_sparse(std::string_view kernel, const TensorInfo& blob, size_t k, si
   return {};
 }
 
-Status take_sparse_rhs(const StepDesc& step, size_t index, MatMulRhs* rhs, GemmS8Sparse* sparse) {
-  LEPTON_RETURN_IF_ERROR(read_packed_shape(step, &rhs->shape));
-  if (rhs->shape.rank != 2) return invalid_model("a stack of sparse matrices");
-  rhs->at_run_time = false;
-  return take_sparse(step.kernel, step.inputs[index], static_cast<size_t>(rhs->shape[0]),
-                     static_cast<size_t>(rhs->shape[1]), sparse);
-}
-
 void gemm_s8_sparse_block(const GemmS8Plan& plan, const GemmS8Block& block) {
   const size_t mr = static_cast<size_t>(plan.kernel->mr);
   const size_t group = kGroupColumns / static_cast<size_t>(plan.kernel->nr);
-  const size_t turn = sparse_rows_in_l1(block.row_stride, mr);
   Tile tile(plan, block);
-  for (size_t row = 0; row < block.m; row += turn) {
-    const size_t end = std::min(block.m, row + turn);
-    for (size_t first = block.first; first < block.last; first += group) {
-      tile.select(first, std::min(block.last, first + group));
-      for (size_t i = row; i < end; i += mr) tile.run(i, std::min(mr, end - i));
-    }
-  }
+  for_each_sparse_tile(block, block.row_stride, mr, group, tile);
 }
 
 }  // namespace lepton

@@ -69,8 +69,14 @@ Status take_sparse(std::string_view kernel, const TensorInfo& blob, size_t k, si
                    GemmF32Sparse* sparse);
 
 // The same for operand `index` of a matrix product, whose attributes k and n say its shape.
-Status take_sparse_rhs(const StepDesc& step, size_t index, MatMulRhs* rhs, GemmS8Sparse* sparse);
-Status take_sparse_rhs(const StepDesc& step, size_t index, MatMulRhs* rhs, GemmF32Sparse* sparse);
+template <typename Sparse>
+Status take_sparse_rhs(const StepDesc& step, size_t index, MatMulRhs* rhs, Sparse* sparse) {
+  LEPTON_RETURN_IF_ERROR(read_packed_shape(step, &rhs->shape));
+  if (rhs->shape.rank != 2) return invalid_model("a stack of sparse matrices");
+  rhs->at_run_time = false;
+  return take_sparse(step.kernel, step.inputs[index], static_cast<size_t>(rhs->shape[0]),
+                     static_cast<size_t>(rhs->shape[1]), sparse);
+}
 
 // gemm_s8_block and gemm_f32_block for a plan whose `sparse` is not null.
 void gemm_s8_sparse_block(const GemmS8Plan& plan, const GemmS8Block& block);

@@ -49,4 +49,19 @@ inline size_t sparse_rows_in_l1(size_t stride_bytes, size_t mr) {
   return std::max(mr, kRowBytes / std::max<size_t>(stride_bytes, 1) / mr * mr);
 }
 
+// Walks a block in tiles of mr rows and `group` panels: select(first panel, last panel), then
+// run(row, rows) for every tile of these panels in as many rows as stay in L1.
+template <typename Block, typename Tile>
+void for_each_sparse_tile(const Block& block, size_t stride_bytes, size_t mr, size_t group,
+                          Tile& tile) {
+  const size_t turn = sparse_rows_in_l1(stride_bytes, mr);
+  for (size_t row = 0; row < block.m; row += turn) {
+    const size_t end = std::min(block.m, row + turn);
+    for (size_t first = block.first; first < block.last; first += group) {
+      tile.select(first, std::min(block.last, first + group));
+      for (size_t i = row; i < end; i += mr) tile.run(i, std::min(mr, end - i));
+    }
+  }
+}
+
 }  // namespace lepton
