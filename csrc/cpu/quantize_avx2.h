@@ -7,29 +7,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cpu/divide_avx2.h"
+
 namespace lepton {
 namespace {
 
-// v / divisor.
-struct Divider {
-  explicit Divider(float divisor) : divisor_f32x8(_mm256_set1_ps(divisor)) {}
-  __m256 operator()(__m256 v) const { return _mm256_div_ps(v, divisor_f32x8); }
-  __m256 divisor_f32x8;
-};
-
-// The same bits by multiplication, where is_moderate(divisor).
-struct ReciprocalDivider {
-  explicit ReciprocalDivider(float divisor)
-      : divisor_f32x8(_mm256_set1_ps(divisor)),
-        reciprocal_f32x8(_mm256_set1_ps(1.f / divisor)),
-        rest_f32x8(_mm256_set1_ps(static_cast<float>(1. / divisor - 1.f / divisor))) {}
-  __m256 operator()(__m256 v) const {
-    const __m256 q_f32x8 = _mm256_fmadd_ps(v, reciprocal_f32x8, _mm256_mul_ps(v, rest_f32x8));
-    const __m256 off_f32x8 = _mm256_fnmadd_ps(q_f32x8, divisor_f32x8, v);
-    return _mm256_fmadd_ps(off_f32x8, reciprocal_f32x8, q_f32x8);
-  }
-  __m256 divisor_f32x8, reciprocal_f32x8, rest_f32x8;
-};
+// Of divisors by which ReciprocalDivider gives Divider's bits.
 inline bool is_moderate(float divisor) { return divisor > 0x1p-40f && divisor < 0x1p40f; }
 
 // Quotients to integers; what is NaN or too small becomes the least one, and so must nothing that
