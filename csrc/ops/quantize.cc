@@ -87,10 +87,6 @@ Status check_linear(const StepDesc& step) {
   return {};
 }
 
-}  // namespace
-
-namespace {
-
 struct QuantizeInfo {
   std::string_view name;
   Isa isa;
