@@ -90,13 +90,24 @@ def describe(chosen: argparse.Namespace) -> dict[str, Any]:
         else os.cpu_count(),
         "load": os.getloadavg()[0],
         "isa": AS_AVX2 if chosen.as_avx2 else "all that the CPU has",
-        "command": "python -m race " + shlex.join(chosen.given),
+        "command": "python -m race " + shlex.join(_repeatable(chosen.given)),
         "rounds": chosen.rounds,
         "pretrained_minilm": pretrained_minilm() is not None,
         "python": platform.python_version(),
         "packages": packages,
         "rows": [],
     }
+
+
+def _repeatable(arguments: list[str]) -> list[str]:
+    """The arguments without the folders of this machine, which change no figure."""
+    kept, skip = [], False
+    for argument in arguments:
+        folder = argument.split("=")[0] in ("--cache", "--results")
+        if not (folder or skip):
+            kept.append(argument)
+        skip = folder and "=" not in argument
+    return kept
 
 
 def run(chosen: argparse.Namespace) -> Path:

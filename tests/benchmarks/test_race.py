@@ -66,6 +66,7 @@ def test_a_race(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert finished["lepton", "int8", 1]["error"] > 1e-4, "int8 is not what ran"
     assert all("no layer" in r["absent"] for r in record["rows"] if "dynamic" in r["variant"])
     assert set(record["packages"]) == {"lepton", "ort"}
+    assert record["command"].endswith("--seconds 0.01 --inputs 8"), "folders change no figure"
     # Precisions × threads, the same file × threads, sparsities × threads.
     assert shown.count("| LeNet-size CNN | 1 |") == 4 + 2 + 4
     assert "geometric mean" in shown
