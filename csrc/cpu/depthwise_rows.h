@@ -9,23 +9,11 @@
 // V: as in winograd_transforms.h, with clamp(x, min, max). Internal linkage throughout.
 #pragma once
 
+#include "cpu/lanes.h"
 #include "ops/depthwise.h"
 
 namespace lepton {
 namespace {
-
-// A whole vector of channels, or its first n lanes.
-template <typename V>
-struct Whole {
-  V load(const float* p) const { return V::load(p); }
-  void store(float* p, V x) const { V::store(p, x); }
-};
-template <typename V>
-struct First {
-  size_t n;
-  V load(const float* p) const { return V::load(p, n); }
-  void store(float* p, V x) const { V::store(p, x, n); }
-};
 
 // Residual and clamp; pixel i, channels from c on.
 template <typename V, typename Lanes>

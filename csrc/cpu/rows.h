@@ -1,0 +1,24 @@
+// From a number of rows known at run time to code unrolled for it. Internal linkage throughout.
+#pragma once
+
+#include <cstddef>
+
+namespace lepton {
+namespace {
+
+template <size_t n>
+struct Rows {
+  static constexpr size_t count = n;
+};
+
+// f(Rows<rows>()) for 1 ≤ rows ≤ kMost. Whole tiles, the most frequent, are asked for first.
+template <size_t kMost, typename F>
+inline void with_rows(size_t rows, const F& f) {
+  if constexpr (kMost > 1) {
+    if (rows < kMost) return with_rows<kMost - 1>(rows, f);
+  }
+  f(Rows<kMost>());
+}
+
+}  // namespace
+}  // namespace lepton
