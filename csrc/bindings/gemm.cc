@@ -12,6 +12,7 @@
 #include "ops/gemm_nbits_kernels.h"
 #include "ops/gemm_runs.h"
 #include "ops/gemm_sparse.h"
+#include "ops/lstm_step_kernels.h"
 #include "ops/op.h"
 #include "ops/window_kernels.h"
 #include "ops/winograd_kernels.h"
@@ -98,6 +99,12 @@ py::list kernels() {
     line["adds"] = info.adds;
     line["form"] = name_of(info.form);
     line["mr"] = info.mr, line["nr"] = info.nr, line["narrow_mr"] = info.narrow_mr;
+    lines.append(line);
+  }
+  for (const auto& info : lstm_step_kernels()) {
+    py::dict line = describe_line("lstm_step", info);
+    line["form"] = name_of(info.form);
+    line["mr"] = 1, line["nr"] = info.nr, line["kr"] = 4;
     lines.append(line);
   }
   for (const auto& info : gemm_s8_sparse_kernels()) {
@@ -268,6 +275,22 @@ bool pairs_fit_all(const Stack8& stack, int bound) {
   return true;
 }
 
+// The preferred kernel of a form that leaves no tiles empty, with panels of its own.
+const GemmS8KernelInfo& without_tiles(Isa max, GemmS8Form form) {
+  for (const GemmS8KernelInfo& info : gemm_s8_kernels())
+    if (info.hold_tiles == nullptr && info.form == form && is_within(info.isa, max)) return info;
+  throw py::value_error("no kernel without tiles");
+}
+
+int lstm_step_units(const std::string& kernel, const std::string& isa) {
+  Isa max;
+  if (!isa_from_name(isa, &max)) throw py::value_error("unknown instruction set '" + isa + "'");
+  const GemmS8KernelInfo* const gemm = gemm_s8_kernels().describe(kernel);
+  if (gemm == nullptr) throw py::value_error("unknown kernel '" + kernel + "'");
+  const LstmStepKernelInfo* const step = find_lstm_step(*gemm, max);
+  return step == nullptr ? 0 : static_cast<int>(step->units());
+}
+
 std::string choose_gemm_s8(const std::string& isa, const py::array& b,
                            const std::optional<py::array>& zero_points, int bound, bool few_rows) {
   Isa max;
@@ -278,8 +301,9 @@ std::string choose_gemm_s8(const std::string& isa, const py::array& b,
   const size_t matrices = stack.stack().count;
   bool fits = true;
   for (size_t i = 0; i < matrices && fits; ++i) fits = fits_s8(stack.matrix(i));
-  const GemmS8Form form = select_gemm_s8(max, fits, true, true).form;
-  if (form == GemmS8Form::kU8 || form == GemmS8Form::kI16)
+  const GemmS8KernelInfo& preferred = select_gemm_s8(max, fits, true, true);
+  if (few_rows && preferred.hold_tiles != nullptr) return without_tiles(max, preferred.form).name;
+  if (preferred.form == GemmS8Form::kU8 || preferred.form == GemmS8Form::kI16)
     return select_gemm_s8(max, fits, false, false).name;
   if (few_rows && pairs_fit_all(stack, bound)) return select_gemm_s8(max, fits, true, false).name;
   const bool shallow = stack.matrix(0).k <= kMaxRunDepth && matrices > 0;
@@ -385,6 +409,9 @@ void register_gemm(py::module_& m) {
         "(operands as for pack_gemm_s8): not every kernel can hold every value of b minus its zero "
         "points, and for one that sums runs of products in 16 bits it depends on them whether it "
         "pays. few_rows: the other operand mostly has one to three.");
+  m.def("lstm_step_units", &lstm_step_units, py::arg("kernel"), py::arg("isa"),
+        "Units whose gates i, o, f and g fill a panel of a gemm_s8 kernel where R is packed for "
+        "a kernel that computes an LSTM's whole step on a target capped at isa; 0: there is none.");
   m.def("pack_gemm_s8", &pack_s8, py::arg("kernel"), py::arg("b"),
         py::arg("zero_points") = py::none(), py::arg("bound") = 255, py::arg("stride") = 0,
         "Packs uint8 or int8 b [..., k, n] minus its zero points (b's dtype; 1, n or batch * n "

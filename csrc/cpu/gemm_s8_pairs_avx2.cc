@@ -3,41 +3,12 @@
 // adds up each quad for vpaddd. Twelve accumulators, a broadcast, a product and the ones fill
 // fifteen of sixteen registers. The limit is the two pipes that multiply: a cycle for 32
 // multiply-accumulates, in which one row reads a quad of weights, as fast as they come from L2.
-#include <immintrin.h>
+#include "cpu/gemm_s8_pairs_avx2.h"
 
 #include "ops/gemm_s8.h"
 
 namespace lepton {
 namespace {
-
-constexpr size_t kNv = 8, kKr = 4;
-
-// Keeps a value in its register at this point: without it GCC hoists every broadcast of a step
-// above the arithmetic and spills accumulators.
-inline void pin(__m256i& v) { asm volatile("" : "+x"(v)); }
-
-inline __m256i broadcast_quad(const uint8_t* p) {
-  int32_t quad;
-  __builtin_memcpy(&quad, p, sizeof(quad));
-  return _mm256_set1_epi32(quad);
-}
-
-inline __m256i load(const void* p) { return _mm256_load_si256(static_cast<const __m256i*>(p)); }
-
-template <size_t kRows, size_t kVectors>
-inline void step(const uint8_t* lhs, size_t stride, const int8_t* rhs, __m256i ones_i16x16,
-                 __m256i (&sum)[kRows][kVectors]) {
-#pragma GCC unroll 3
-  for (size_t i = 0; i < kRows; ++i) {
-    const __m256i lhs_u8x32 = broadcast_quad(lhs + i * stride);
-#pragma GCC unroll 4
-    for (size_t v = 0; v < kVectors; ++v) {
-      const __m256i pairs_i16x16 = _mm256_maddubs_epi16(lhs_u8x32, load(rhs + v * kNv * kKr));
-      sum[i][v] = _mm256_add_epi32(sum[i][v], _mm256_madd_epi16(pairs_i16x16, ones_i16x16));
-      pin(sum[i][v]);
-    }
-  }
-}
 
 template <size_t kRows, size_t kVectors>
 void tile(const GemmS8Params& params) {

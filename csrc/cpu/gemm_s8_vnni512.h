@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cpu/unrolled.h"
+
 namespace lepton {
 namespace {
 
@@ -24,22 +26,20 @@ inline __m512i broadcast_quad(const uint8_t* p) {
 
 // row(i): where row i's quad is.
 template <size_t kRows, size_t kVectors, typename Row>
-inline void step(const Row& row, const int8_t* rhs, __m512i (&sum)[kRows][kVectors]) {
+__attribute__((always_inline)) inline void step(const Row& row, const int8_t* rhs,
+                                                __m512i (&sum)[kRows][kVectors]) {
   __m512i rhs_i8x64[kVectors];
-#pragma GCC unroll 4
-  for (size_t v = 0; v < kVectors; ++v) {
+  for_each_index<kVectors>([&](auto v) __attribute__((always_inline)) {
     rhs_i8x64[v] = _mm512_load_si512(rhs + v * kNv * kKr);
     pin(rhs_i8x64[v]);
-  }
-#pragma GCC unroll 12
-  for (size_t i = 0; i < kRows; ++i) {
+  });
+  for_each_index<kRows>([&](auto i) __attribute__((always_inline)) {
     const __m512i lhs_u8x64 = broadcast_quad(row(i));
-#pragma GCC unroll 4
-    for (size_t v = 0; v < kVectors; ++v) {
+    for_each_index<kVectors>([&](auto v) __attribute__((always_inline)) {
       sum[i][v] = _mm512_dpbusd_epi32(sum[i][v], lhs_u8x64, rhs_i8x64[v]);
       pin(sum[i][v]);
-    }
-  }
+    });
+  });
 }
 
 }  // namespace

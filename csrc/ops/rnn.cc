@@ -11,6 +11,9 @@
 //   have one entry, one per direction or one per direction and column. Packed: pack_gemm_s8.
 //   Each row of X and each H is quantised to uint8 over its own range, so a sequence's result
 //   depends neither on the others in its batch nor on the number of threads.
+// interleaved = 1: the columns of a packed R of a DynamicQuantizeLSTM are in the order of
+// lstm_step.h, whose kernel computes all of a step. For the default activations, without
+// peepholes, clip and input_forget.
 // Kernel: a line of gemm_f32_kernels.inc or gemm_s8_kernels.inc, or none for the preferred one. The
 // attribute recurrent_kernel names another one for R.
 #include "ops/rnn.h"
@@ -59,7 +62,14 @@ Status RnnOp::init(const StepDesc& step, RnnKind kind, bool integer) {
   LEPTON_RETURN_IF_ERROR(r_.init(step, recurrent, kR, integer ? 10 : -1, integer ? 11 : -1));
   if (w_.is_packed() && (hidden_ == 0 || input_ < 0))
     return invalid_model(name_ + ": packed weights without hidden_size and input_size");
-  return {};
+  return attrs.i("interleaved") == 0 ? Status() : init_interleaved(step);
+}
+
+Status RnnOp::init_interleaved(const StepDesc& step) {
+  for (size_t d = 0; d < directions_; ++d)
+    if (equations_[d].cell == nullptr || has_[kP])
+      return invalid_model(name_ + ": interleaved weights of a layer with equations of its own");
+  return r_.init_interleaved(step.isa);
 }
 
 Status RnnOp::init_operands(const StepDesc& step) {

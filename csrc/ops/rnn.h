@@ -41,6 +41,7 @@ class RnnOp final : public Op {
 
   Status init_operands(const StepDesc& step);
   Status init_equations(const StepDesc& step);
+  Status init_interleaved(const StepDesc& step);
   Status bind_sizes(BindContext& context, BoundRnn* bound) const;
   Status check_operands(BindContext& context, const BoundRnn& bound) const;
   Status set_outputs(BindContext& context, const BoundRnn& bound) const;

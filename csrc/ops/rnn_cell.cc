@@ -73,8 +73,23 @@ void lstm_row(const RnnEquations& equations, const float* peepholes, size_t n, f
   math.mul(out, cell, h, n);
 }
 
+// Rows that run, as many together as follow one another.
+void fused_lstm_step(const RnnStep& step, const RnnRecurrence& recurrence) {
+  const size_t n = step.hidden;
+  for (size_t first = 0, last; first < step.m; first = last) {
+    for (last = first; last < step.m && step.runs(last); ++last) {
+    }
+    if (last == first)
+      ++last;
+    else
+      recurrence.lstm_step(last - first, step.projected + first * 4 * n, step.c + first * n,
+                           step.h + first * n);
+  }
+}
+
 void lstm_step(const RnnEquations& equations, const RnnStep& step,
                const RnnRecurrence& recurrence) {
+  if (recurrence.interleaved()) return fused_lstm_step(step, recurrence);
   const size_t n = step.hidden;
   recurrence.multiply(0, step.m, step.h, nullptr, step.projected, step.gates);
   for (size_t i = 0; i < step.m; ++i) {
@@ -143,6 +158,8 @@ LstmCellKernel find_lstm_cell(const RnnEquations& equations, Isa isa) {
   if (!is_lstm || !usual || equations.clip > 0.f || equations.input_forget) return nullptr;
   return kLstmCellList.best(isa)->run;
 }
+
+Isa lstm_cell_isa(Isa max) { return kLstmCellList.select(max)->isa; }
 
 void run_rnn_step(const RnnEquations& equations, const RnnStep& step,
                   const RnnRecurrence& recurrence) {

@@ -34,6 +34,8 @@ struct RnnEquations {
 
 // The kernel for these equations; null where they are not those of lstm_cell.h.
 LstmCellKernel find_lstm_cell(const RnnEquations& equations, Isa isa);
+// The instruction set of the kernel preferred for a target capped at `max`.
+Isa lstm_cell_isa(Isa max);
 
 // Operands of one step. Rows are dense: hidden or gates · hidden floats.
 struct RnnStep {
@@ -62,6 +64,12 @@ class RnnRecurrence {
         direction_(direction),
         scratch_(scratch),
         parallel_(parallel) {}
+
+  bool interleaved() const { return matrix_.is_interleaved(); }
+  // All of an LSTM's step for m rows: of quantised h [m][hidden] and projected, the new c and h.
+  void lstm_step(size_t m, const float* projected, float* c, float* h) const {
+    matrix_.lstm_step(bound_, run_, {direction_, m, projected, c, h, scratch_}, parallel_);
+  }
 
   void multiply(int piece, size_t m, const float* rows, const float* bias, const float* residual,
                 float* dst) const {

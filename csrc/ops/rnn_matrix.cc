@@ -59,6 +59,12 @@ Status RnnMatrix::init(const StepDesc& step, std::string_view kernel, int weight
   return {};
 }
 
+Status RnnMatrix::init_interleaved(Isa isa) {
+  lstm_step_ = packed_ && integer_ ? find_lstm_step(*s8_, isa) : nullptr;
+  if (lstm_step_ != nullptr && lstm_step_kernels().is_runnable(*lstm_step_)) return {};
+  return invalid_model(name_ + ": interleaved weights that no kernel reads");
+}
+
 size_t RnnMatrix::mr() const { return static_cast<size_t>(integer_ ? s8_->mr : f32_->mr); }
 
 Status RnnMatrix::count_entries(BindContext& context, int operand, const RnnMatrixShape& shape,
@@ -121,6 +127,8 @@ Status RnnMatrix::check_packed(const BoundRnnMatrix& bound, const TensorInfo& gi
 Status RnnMatrix::bind(BindContext& context, const RnnMatrixShape& shape,
                        BoundRnnMatrix* bound) const {
   bound->shape = shape;
+  if (is_interleaved() && (shape.columns != 4 * shape.k || shape.k % lstm_step_->units() != 0))
+    return invalid_model(name_ + ": interleaved weights of " + std::to_string(shape.k) + " units");
   const TensorInfo& given = context.input(weights_);
   LEPTON_RETURN_IF_ERROR(lay_out(static_cast<size_t>(given.shape.elements()), bound));
   if (packed_) LEPTON_RETURN_IF_ERROR(check_packed(*bound, given));
@@ -264,6 +272,35 @@ void RnnMatrix::multiply_s8(const BoundRnnMatrix& bound, const std::byte* packed
     block.dst = product.dst + chunk.row * product.dst_stride;
     block.dst_stride = product.dst_stride;
     gemm_s8_block(plan, block);
+  });
+}
+
+void RnnMatrix::lstm_step(const BoundRnnMatrix& bound, const RnnMatrixRun& run,
+                          const RnnLstmStep& step, Parallel parallel) const {
+  const size_t n = bound.shape.k;
+  const RowQuantizer::Rows q = quantizer_.quantize(step.h, step.m, n, n, step.scratch, parallel);
+  LstmStepParams params = {};
+  params.k = gemm_k_padded(*s8_, n);
+  params.hidden = n;
+  params.row_stride = q.stride;
+  params.packed = run.packed + step.direction * bound.direction_bytes;
+  params.panel_stride = bound.panel_stride;
+  params.scale = run.scale + step.direction * bound.shape.columns;
+  const GemmGrid grid =
+      gemm_grid(step.m, gemm_panels(*s8_, 4 * n), s8_->mr, q.stride, parallel.threads());
+  parallel.loop(grid.chunks(), [&](int64_t i, int) {
+    const GemmChunk chunk = grid.chunk(i);
+    LstmStepParams part = params;
+    part.m = chunk.rows;
+    part.rows = reinterpret_cast<const uint8_t*>(q.rows + chunk.row * q.stride);
+    part.zero_points = q.zero_point + chunk.row;
+    part.row_scale = q.scale + chunk.row;
+    part.first = chunk.first;
+    part.last = chunk.last;
+    part.projected = step.projected + chunk.row * 4 * n;
+    part.c = step.c + chunk.row * n;
+    part.h = step.h + chunk.row * n;
+    lstm_step_->run(part);
   });
 }
 

@@ -12,6 +12,7 @@
 
 #include "ops/gemm.h"
 #include "ops/gemm_lhs.h"
+#include "ops/lstm_step_kernels.h"
 #include "ops/op.h"
 #include "ops/rnn_activation.h"
 #include "ops/row_quantizer.h"
@@ -56,6 +57,15 @@ struct RnnProduct {
   std::byte* scratch;  // product_scratch(m, k) bytes
 };
 
+// An LSTM's step (lstm_step.h): h is quantised, multiplied by all of R, and replaced.
+struct RnnLstmStep {
+  size_t direction, m;
+  const float* projected;
+  float* c;
+  float* h;
+  std::byte* scratch;  // product_scratch(m, k) bytes
+};
+
 class RnnMatrix {
  public:
   // Operands: the weights [directions, columns, k], or with attribute packed = 1 the bytes that
@@ -64,13 +74,19 @@ class RnnMatrix {
   Status init(const StepDesc& step, std::string_view kernel, int weights, int scale,
               int zero_point);
 
+  // Packed weights [4 · hidden columns, hidden] whose columns are interleaved as lstm_step.h says.
+  Status init_interleaved(Isa isa);
+
   bool is_packed() const { return packed_; }
+  bool is_interleaved() const { return lstm_step_ != nullptr; }
   Status bind(BindContext& context, const RnnMatrixShape& shape, BoundRnnMatrix* bound) const;
   // Packs what came unpacked.
   RnnMatrixRun prepare(const BoundRnnMatrix& bound, const RunArgs& args, std::byte* scratch) const;
   size_t product_scratch(size_t m, size_t k) const;
   void multiply(const BoundRnnMatrix& bound, const RnnMatrixRun& run, const RnnProduct& product,
                 Parallel parallel) const;
+  void lstm_step(const BoundRnnMatrix& bound, const RnnMatrixRun& run, const RnnLstmStep& step,
+                 Parallel parallel) const;
   size_t mr() const;
 
  private:
@@ -94,6 +110,7 @@ class RnnMatrix {
   EpilogueS8Kernel epilogue_s8_ = nullptr;
   GemmS8Lhs lhs_;
   RowQuantizer quantizer_;
+  const LstmStepKernelInfo* lstm_step_ = nullptr;
 };
 
 }  // namespace lepton

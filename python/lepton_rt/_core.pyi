@@ -115,6 +115,12 @@ def pack_gemm_s8(
     Raises ValueError when the kernel cannot hold a difference (see choose_gemm_s8).
     """
 
+def lstm_step_units(kernel: str, isa: str) -> int:
+    """Units whose gates i, o, f and g fill a panel of a gemm_s8 kernel, where R may be packed so.
+
+    A kernel then computes an LSTM's whole step on a target capped at isa; 0: there is none.
+    """
+
 def load_op_library(path: str) -> list[tuple[str, str]]:
     """Loads a library of custom operators; returns domain and name of each.
 

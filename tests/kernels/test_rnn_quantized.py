@@ -165,3 +165,70 @@ def test_weights_of_seven_bits(op: str, batch: int, isa: str, rng: np.random.Gen
     forms = {line["name"]: line["form"] for line in _core.kernels() if line["family"] == "gemm_s8"}
     recurrent_kernel = attrs.get("recurrent_kernel", kernel)
     assert forms[recurrent_kernel] == ("u8 pairs" if isa in ("avx2", "avx512") else "u8")
+
+
+def plain_lstm(
+    rng: np.random.Generator, batch: int, hidden: int, omit: str = "p", **attrs: Any
+) -> list[Array | None]:
+    """Operands of an LSTM without peepholes, whose weights have seven bits."""
+    inputs = [*operands(rng, "LSTM", 6, batch, 21, hidden, attrs, omit=omit), *[None] * 12][:12]
+    for i in (1, 2):
+        w = inputs[i]
+        assert w is not None
+        inputs[i] = rng.integers(-64, 65, w.shape).astype(np.int8)
+        inputs[6 + 2 * i] = rng.uniform(0.5, 1.5, w.shape[:2]).astype(F32) / F32(700)
+    return inputs
+
+
+HAS_LSTM_STEP = ("avx2", "avx512vnni", "amxint8")
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("hidden", [8, 16, 48, 112])
+def test_a_step_in_one_kernel(hidden: int, batch: int, isa: str, rng: np.random.Generator) -> None:
+    """It has the bits of product, epilogue and cell, whatever rows end early."""
+    attrs = {"direction": "bidirectional"}
+    inputs = plain_lstm(rng, batch, hidden, **attrs)
+    got = run("LSTM", inputs, attrs, isa)
+    for a, b in zip(got, run("LSTM", inputs, attrs, isa, threads=3)):
+        np.testing.assert_array_equal(a, b)
+    _, attributes, _ = lowered("lepton.DynamicQuantizeLSTM", inputs, attrs, isa)
+    expected = isa in HAS_LSTM_STEP and (hidden % 16 == 0 or isa == "avx2")
+    assert attributes.get("interleaved", 0) == expected
+    floats = [
+        None if w is None or s is None else w * s[..., None].astype(np.float64)
+        for w, s in ((inputs[1], inputs[8]), (inputs[2], inputs[10]))
+    ]
+    want = recurrent("LSTM", inputs[0], *floats, *inputs[3:7], rounded=rounded, **attrs)
+    check_close(got, want)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_many_units_on_threads(batch: int, isa: str, rng: np.random.Generator) -> None:
+    inputs = plain_lstm(rng, batch, 256, omit="plhc")
+    for a, b in zip(run("LSTM", inputs, {}, isa), run("LSTM", inputs, {}, isa, threads=2)):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("attrs", [{"clip": 0.5}, {"input_forget": 1}, {"hidden_size": 8}])
+def test_interleaved_weights_of_another_layer(
+    attrs: dict[str, Any], isa: str, rng: np.random.Generator
+) -> None:
+    if isa not in HAS_LSTM_STEP:
+        pytest.skip("no kernel reads interleaved weights")
+    inputs = plain_lstm(rng, 2, 16)
+    key = "lepton.DynamicQuantizeLSTM"
+    packed, attributes, kernel = lowered(key, inputs, {}, isa)
+    with pytest.raises(Error):
+        run_op(
+            key, packed, {**attributes, **attrs}, constants=(1, 2), outputs=outputs_of("LSTM"),
+            kernel=kernel, isa=isa,
+        )  # fmt: skip
+
+
+def test_few_rows_leave_no_tiles_empty(rng: np.random.Generator) -> None:
+    b = rng.integers(-127, 128, (64, 128)).astype(np.int8)
+    kernel = _core.choose_gemm_s8("amxint8", b, few_rows=True)
+    assert kernel == _core.choose_gemm_s8("avx512vnni", b)
+    assert _core.lstm_step_units(kernel, "amxint8") == 16
+    assert _core.lstm_step_units(_core.choose_gemm_s8("amxint8", b), "amxint8") == 0

@@ -79,6 +79,21 @@ def _matrices(
     ]
 
 
+def _is_plain_lstm(node: Node) -> bool:
+    """Whether the equations are those of `lstm_step.h`."""
+    usual = ["Sigmoid", "Tanh", "Tanh"]
+    is_usual = node.attrs.get("activations", usual) in (usual, usual * 2)
+    changes = node.attrs.get("clip", 0) or node.attrs.get("input_forget", 0)
+    has_peepholes = len(node.inputs) > 7 and node.inputs[7] != ""
+    return node.op == "DynamicQuantizeLSTM" and is_usual and not changes and not has_peepholes
+
+
+def _interleave_gates(matrix: tuple[Array, Array], units: int) -> tuple[Array, Array]:
+    """Columns in the order [units of a panel, gate, unit] instead of [gate, unit]."""
+    order = np.arange(matrix[0].shape[-1]).reshape(4, -1, units).swapaxes(0, 1).ravel()
+    return np.ascontiguousarray(matrix[0][:, order]), matrix[1][order]
+
+
 def _dynamic_quantize(node: Node, context: LowerContext) -> Step | None:
     """lepton.DynamicQuantizeLSTM, …GRU, …RNN."""
     operands = [*node.inputs, *[""] * (12 - len(node.inputs))]
@@ -100,6 +115,11 @@ def _dynamic_quantize(node: Node, context: LowerContext) -> Step | None:
     }
     (rhs_w,) = pack_all(context, [matrices[1]])
     (rhs_r,) = pack_all(context, [matrices[2]], few_rows=True)
+    units = _core.lstm_step_units(rhs_r.kernel, context.isa) if _is_plain_lstm(node) else 0
+    interleaved = units > 0 and r.shape[2] % units == 0
+    if interleaved:
+        gates = [_interleave_gates(matrix, units) for matrix in matrices[2]]
+        (rhs_r,) = pack_all(context, [gates], few_rows=True)
     step.kernel, step.note = rhs_w.kernel, rhs_w.note
     if rhs_r.kernel != rhs_w.kernel:
         step.attrs["recurrent_kernel"] = rhs_r.kernel
@@ -108,6 +128,8 @@ def _dynamic_quantize(node: Node, context: LowerContext) -> Step | None:
         step.inputs[i] = context.add_constant(rhs.data, f"{node.inputs[i]}.packed")
     step.inputs[9] = step.inputs[11] = ""
     step.attrs.update(packed=1, hidden_size=r.shape[2], input_size=w.shape[2])
+    if interleaved:
+        step.attrs["interleaved"] = 1
     return step
 
 
