@@ -13,6 +13,9 @@ namespace lepton {
 namespace {
 
 constexpr size_t kKr = 4;
+// What a single row, which uses every byte once, asks for ahead: the hardware's own prefetch stops
+// at every page.
+constexpr size_t kPrefetchBytes = 2048;
 
 // Keeps a value in its register at this point: without it GCC hoists the broadcasts of a step above
 // the arithmetic and spills accumulators.
@@ -70,6 +73,9 @@ inline void add_run(const uint8_t* lhs, const Rows& rows, const int8_t* values,
   const uint8_t* from[kLength];
 #pragma GCC unroll 4
   for (size_t q = 0; q < kLength; ++q) {
+    if (kRows == 1 && q % 2 == 0)
+      _mm_prefetch(reinterpret_cast<const char*>(values + q * kQuadBytes) + kPrefetchBytes,
+                   _MM_HINT_T0);
     rhs_i8x32[q] = _mm256_load_si256(reinterpret_cast<const __m256i*>(values + q * kQuadBytes));
     pin(rhs_i8x32[q]);
     from[q] = lhs + kKr * places[q];
