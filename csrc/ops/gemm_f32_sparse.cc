@@ -103,7 +103,7 @@ void gemm_f32_sparse_block(const GemmF32Plan& plan, const GemmF32Block& block) {
   const size_t mr = static_cast<size_t>(plan.kernel->mr);
   const size_t group = kGemmF32SparseColumns / static_cast<size_t>(plan.kernel->nr);
   Tile tile(plan, block);
-  for_each_sparse_tile(block, block.row_stride * sizeof(float), mr, group, tile);
+  for_each_sparse_tile(block, block.row_stride * sizeof(float), mr, 0, group, tile);
 }
 
 }  // namespace lepton

@@ -24,6 +24,13 @@ const GemmS8SparseKernelInfo kSparse[] = {
 constexpr size_t kKr = 4;
 // Columns that one epilogue call takes.
 constexpr size_t kGroupColumns = kGemmSparseColumns;
+// Rows of a register tile: those that L1 holds, since every panel reads them anywhere. Where these
+// are too few to make good use of a register of weights, all that the kernel takes.
+size_t tile_rows(size_t most, size_t row_bytes) {
+  constexpr size_t kTileBytes = 32 * 1024, kFewestRows = 14;
+  const size_t fitting = kTileBytes / std::max<size_t>(row_bytes, 1);
+  return fitting < kFewestRows ? most : std::min(most, fitting);
+}
 
 EpilogueS8Params epilogue_of(const GemmS8Plan& plan, const GemmS8Block& block) {
   EpilogueS8Params out = {};
@@ -162,10 +169,11 @@ Status take_sparse(std::string_view kernel, const TensorInfo& blob, size_t k, si
 }
 
 void gemm_s8_sparse_block(const GemmS8Plan& plan, const GemmS8Block& block) {
-  const size_t mr = static_cast<size_t>(plan.kernel->mr);
+  const size_t most = static_cast<size_t>(plan.kernel->mr);
+  const size_t mr = tile_rows(most, block.row_stride);
   const size_t group = kGroupColumns / static_cast<size_t>(plan.kernel->nr);
   Tile tile(plan, block);
-  for_each_sparse_tile(block, block.row_stride, mr, group, tile);
+  for_each_sparse_tile(block, block.row_stride, mr, std::min(most - mr, mr / 2), group, tile);
 }
 
 }  // namespace lepton

@@ -49,17 +49,26 @@ inline size_t sparse_rows_in_l1(size_t stride_bytes, size_t mr) {
   return std::max(mr, kRowBytes / std::max<size_t>(stride_bytes, 1) / mr * mr);
 }
 
+// Of `left` rows the next `rows`, or all where no more than a few would remain.
+inline size_t sparse_rows(size_t left, size_t rows, size_t few) {
+  return left <= rows + few ? left : rows;
+}
+
 // Walks a block in tiles of mr rows and `group` panels: select(first panel, last panel), then
-// run(row, rows) for every tile of these panels in as many rows as stay in L1.
+// run(row, rows) for every tile of these panels in as many rows as stay in L1. The last tile has up
+// to `few` rows more, so that no turn is made for them alone.
 template <typename Block, typename Tile>
-void for_each_sparse_tile(const Block& block, size_t stride_bytes, size_t mr, size_t group,
-                          Tile& tile) {
+void for_each_sparse_tile(const Block& block, size_t stride_bytes, size_t mr, size_t few,
+                          size_t group, Tile& tile) {
   const size_t turn = sparse_rows_in_l1(stride_bytes, mr);
-  for (size_t row = 0; row < block.m; row += turn) {
-    const size_t end = std::min(block.m, row + turn);
+  for (size_t row = 0, rows = 0; row < block.m; row += rows) {
+    rows = sparse_rows(block.m - row, turn, few);
     for (size_t first = block.first; first < block.last; first += group) {
       tile.select(first, std::min(block.last, first + group));
-      for (size_t i = row; i < end; i += mr) tile.run(i, std::min(mr, end - i));
+      for (size_t i = 0, m = 0; i < rows; i += m) {
+        m = sparse_rows(rows - i, mr, few);
+        tile.run(row + i, m);
+      }
     }
   }
 }
