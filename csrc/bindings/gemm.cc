@@ -8,6 +8,7 @@
 #include "bindings/bindings.h"
 #include "ops/gather_kernels.h"
 #include "ops/gemm.h"
+#include "ops/gemm_bf16_kernels.h"
 #include "ops/gemm_lhs.h"
 #include "ops/gemm_nbits_kernels.h"
 #include "ops/gemm_runs.h"
@@ -89,6 +90,11 @@ py::list kernels() {
     line["mr"] = info.panels, line["nr"] = info.nr, line["kr"] = 1;
     lines.append(line);
   }
+  for (const auto& info : gemm_bf16_kernels()) {
+    py::dict line = describe_line("gemm_bf16", info);
+    line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = 2, line["panels"] = info.panels;
+    lines.append(line);
+  }
   for (const auto& info : gemm_f32_fused_kernels()) {
     py::dict line = describe_line("gemm_f32_fused", info);
     line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = 1;
@@ -167,6 +173,7 @@ std::string select_kernel(const std::string& family, const std::string& isa) {
   Isa max;
   if (!isa_from_name(isa, &max)) throw py::value_error("unknown instruction set '" + isa + "'");
   if (family == "gemm_f32") return gemm_f32_kernels().select(max)->name;
+  if (family == "gemm_bf16") return gemm_bf16_kernels().select(max)->name;
   if (family == "gemm_s8_sparse") return gemm_s8_sparse_kernels().select(max)->name;
   if (family == "gemm_f32_sparse") return gemm_f32_sparse_kernels().select(max)->name;
   if (family == "gemm_f32lut4") return gemm_f32lut4_kernels().select(max)->name;
@@ -223,6 +230,22 @@ py::array_t<uint8_t> pack_f32(const std::string& kernel, const py::array& b) {
     args.packed = reinterpret_cast<float*>(out + i * bytes);
     pack_gemm_f32(info, args, 0, gemm_panels(info, args.n));
   }
+  return packed;
+}
+
+py::array_t<uint8_t> pack_bf16(const std::string& kernel, const py::array& b) {
+  const GemmBf16KernelInfo& info = described(gemm_bf16_kernels(), kernel);
+  if (!b.dtype().is(py::dtype::of<float>())) throw py::type_error("b must be float32");
+  const Stack stack(b);
+  size_t bytes = 0;
+  raise_if_error(gemm_packed_size(info, stack.k, stack.n, &bytes));
+  py::array_t<uint8_t> packed = stack.make_packed(bytes);
+  const size_t k = stack.k, n = stack.n;
+  const auto* b_data = static_cast<const float*>(stack.array.data());
+  uint8_t* out = packed.mutable_data();
+  const py::gil_scoped_release release;
+  for (size_t i = 0; i < stack.count; ++i)
+    pack_gemm_bf16(info, k, n, b_data + i * k * n, reinterpret_cast<uint16_t*>(out + i * bytes));
   return packed;
 }
 
@@ -403,6 +426,9 @@ void register_gemm(py::module_& m) {
         "Raises ValueError for an unknown family or isa.");
   m.def("pack_gemm_f32", &pack_f32, py::arg("kernel"), py::arg("b"),
         "Packs float32 b [..., k, n] for a gemm_f32 kernel; returns the bytes as uint8 [size].");
+  m.def("pack_gemm_bf16", &pack_bf16, py::arg("kernel"), py::arg("b"),
+        "Packs float32 b [..., k, n], rounded to bfloat16 (to nearest, ties to even), for a "
+        "gemm_bf16 kernel; returns the bytes as uint8 [size].");
   m.def("choose_gemm_s8", &choose_gemm_s8, py::arg("isa"), py::arg("b"),
         py::arg("zero_points") = py::none(), py::arg("bound") = 255, py::arg("few_rows") = false,
         "Name of the gemm_s8 kernel preferred for a target capped at isa and for this constant b "

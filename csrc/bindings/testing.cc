@@ -13,6 +13,7 @@
 #include "bindings/bindings.h"
 #include "bindings/guarded_buffer.h"
 #include "ops/gemm.h"
+#include "ops/gemm_bf16_kernels.h"
 #include "ops/gemm_lhs.h"
 #include "ops/gemm_runs.h"
 #include "ops/peak.h"
@@ -123,6 +124,38 @@ Flat<float> gemv_f32(const std::string& kernel, size_t panels, size_t k, const F
   std::memset(dst.mutable_data(), 0, dst.nbytes());
   const Operand lhs_copy(lhs, at_start), rhs_copy(rhs, at_start), dst_copy(dst, at_start);
   info.run({panels, k, lhs_copy.as<float>(), rhs_copy.as<float>(), k * nr, dst_copy.as<float>()});
+  return copy_out(dst, dst_copy);
+}
+
+// rhs: [panels][ceil(k/2)][nr][2] bfloat16.
+Flat<float> gemm_bf16(const std::string& kernel, size_t m, size_t panels, size_t k,
+                      const Flat<float>& lhs, size_t lhs_stride, const Flat<uint16_t>& rhs,
+                      bool at_start) {
+  const GemmBf16KernelInfo& info = runnable(gemm_bf16_kernels(), kernel);
+  const size_t nr = info.nr, stride = (k + 1) / 2 * 2 * nr;
+  if (m < 1 || m > static_cast<size_t>(info.mr)) throw py::value_error("bad m");
+  if (panels < 1 || panels > static_cast<size_t>(m == 1 ? info.panels : 1))
+    throw py::value_error("bad panels");
+  expect(lhs, extent(m, k, lhs_stride));
+  expect(rhs, panels * stride);
+  Flat<float> dst(static_cast<py::ssize_t>(m * panels * nr));
+  std::memset(dst.mutable_data(), 0, dst.nbytes());
+  const Operand lhs_copy(lhs, at_start), rhs_copy(rhs, at_start), dst_copy(dst, at_start);
+  info.run({m, panels, k, lhs_copy.as<float>(), lhs_stride, rhs_copy.as<uint16_t>(), stride,
+            dst_copy.as<float>()});
+  return copy_out(dst, dst_copy);
+}
+
+// One panel [ceil(k/2)][nr][2] as floats [k][nr].
+Flat<float> unpack_bf16(const std::string& kernel, size_t k, const Flat<uint16_t>& panel,
+                        bool at_start) {
+  const GemmBf16KernelInfo& info = runnable(gemm_bf16_kernels(), kernel);
+  const size_t nr = info.nr;
+  expect(panel, (k + 1) / 2 * 2 * nr);
+  Flat<float> dst(static_cast<py::ssize_t>(k * nr));
+  std::memset(dst.mutable_data(), 0, dst.nbytes());
+  const Operand panel_copy(panel, at_start), dst_copy(dst, at_start);
+  info.unpack(panel_copy.as<uint16_t>(), k, dst_copy.as<float>());
   return copy_out(dst, dst_copy);
 }
 
@@ -347,6 +380,9 @@ void register_testing(py::module_& m) {
               arg("lhs_stride"), arg("panel"), arg("at_start"), arg("start") = py::none());
   testing.def("gemv_f32", &gemv_f32, arg("kernel"), arg("panels"), arg("k"), arg("lhs"), arg("rhs"),
               arg("at_start"));
+  testing.def("gemm_bf16", &gemm_bf16, arg("kernel"), arg("m"), arg("panels"), arg("k"), arg("lhs"),
+              arg("lhs_stride"), arg("rhs"), arg("at_start"));
+  testing.def("unpack_bf16", &unpack_bf16, arg("kernel"), arg("k"), arg("panel"), arg("at_start"));
   testing.def("gemm_f32_fused", &gemm_f32_fused, arg("kernel"), arg("m"), arg("n"), arg("k"),
               arg("lhs"), arg("panel"), arg("bias"), arg("residual"), arg("clamp"), arg("dst"),
               arg("dst_stride"), arg("at_start"));

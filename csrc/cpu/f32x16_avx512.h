@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include <cstddef>
+#include <cstdint>
 
 namespace lepton {
 namespace {
@@ -21,6 +22,14 @@ struct F32x16 {
   static F32x16 set(float x) { return {_mm512_set1_ps(x)}; }
   static F32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
   static F32x16 load(const float* p, size_t n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
+  // The lower and the upper halves of 32-bit lanes, bfloat16 both, as floats.
+  static F32x16 lower(const uint16_t* pairs) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(pairs), 16))};
+  }
+  static F32x16 upper(const uint16_t* pairs) {
+    const __m512i upper_u32x16 = _mm512_set1_epi32(static_cast<int>(0xFFFF0000u));
+    return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(pairs), upper_u32x16))};
+  }
   static void store(float* p, F32x16 x) { _mm512_storeu_ps(p, x.v); }
   static void store(float* p, F32x16 x, size_t n) { _mm512_mask_storeu_ps(p, first(n), x.v); }
 };

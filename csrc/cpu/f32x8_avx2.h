@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include <cstdint>
+
 #include "cpu/math_avx2.h"
 
 namespace lepton {
@@ -20,6 +22,16 @@ struct F32x8 {
   static F32x8 set(float x) { return {_mm256_set1_ps(x)}; }
   static F32x8 load(const float* p) { return {_mm256_loadu_ps(p)}; }
   static F32x8 load(const float* p, size_t n) { return {load_tail(p, n)}; }
+  // The lower and the upper halves of 32-bit lanes, bfloat16 both, as floats.
+  static F32x8 lower(const uint16_t* pairs) {
+    return {_mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(pairs)), 16))};
+  }
+  static F32x8 upper(const uint16_t* pairs) {
+    const __m256i upper_u32x8 = _mm256_set1_epi32(static_cast<int>(0xFFFF0000u));
+    return {_mm256_castsi256_ps(_mm256_and_si256(
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pairs)), upper_u32x8))};
+  }
   static void store(float* p, F32x8 x) { _mm256_storeu_ps(p, x.v); }
   static void store(float* p, F32x8 x, size_t n) { store_tail(p, x.v, n); }
 };

@@ -1,6 +1,6 @@
 // The inner step of float32 products for any width of vector V (f32x8_avx2.h, f32x16_avx512.h):
-// one row of a panel, loaded once, meets one value of each row of lhs, broadcast. Internal linkage
-// throughout.
+// one row of a panel, loaded or unpacked once, meets one value of each row of lhs, broadcast.
+// Internal linkage throughout.
 #pragma once
 
 #include <cstddef>
@@ -9,14 +9,10 @@ namespace lepton {
 namespace {
 
 template <typename V, size_t kRows, size_t kVectors>
-inline void gemm_f32_step(const float* lhs, size_t stride, const float* rhs,
-                          V (&sum)[kRows][kVectors]) {
-  V panel[kVectors];
+inline void multiply_row(const float* lhs, size_t stride, V (&panel)[kVectors],
+                         V (&sum)[kRows][kVectors]) {
 #pragma GCC unroll 2
-  for (size_t v = 0; v < kVectors; ++v) {
-    panel[v] = V::load(rhs + v * V::lanes);
-    panel[v].pin();
-  }
+  for (size_t v = 0; v < kVectors; ++v) panel[v].pin();
 #pragma GCC unroll 12
   for (size_t i = 0; i < kRows; ++i) {
     const V value = V::set(lhs[i * stride]);
@@ -26,6 +22,15 @@ inline void gemm_f32_step(const float* lhs, size_t stride, const float* rhs,
       sum[i][v].pin();
     }
   }
+}
+
+template <typename V, size_t kRows, size_t kVectors>
+inline void gemm_f32_step(const float* lhs, size_t stride, const float* rhs,
+                          V (&sum)[kRows][kVectors]) {
+  V panel[kVectors];
+#pragma GCC unroll 2
+  for (size_t v = 0; v < kVectors; ++v) panel[v] = V::load(rhs + v * V::lanes);
+  multiply_row(lhs, stride, panel, sum);
 }
 
 }  // namespace

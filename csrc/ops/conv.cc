@@ -22,6 +22,7 @@
 //   gemm_*: pack_gemm_* of w[group][taps · in_per_group][out_per_group], tap-major, which is the
 //     ONNX weight [M, C/g, k…] with its axes moved to [g, k…, C/g, M/g]
 //     with the attribute winograd: see conv_winograd.cc and conv_winograd_s8.cc
+//   gemm_bf16_*: the same values as bfloat16, packed by pack_gemm_bf16
 //   gemm_s8_sparse_*, gemm_f32_sparse_*: the blob of gemm_sparse.h of the same, group = 1
 //   depthwise_f32_*: float32 w[taps][channels]
 //   depthwise_s8_*: pack_depthwise_s8 of the same
@@ -39,6 +40,7 @@
 #include "ops/conv_padded.h"
 #include "ops/conv_quantized.h"
 #include "ops/conv_windows.h"
+#include "ops/gemm_bf16_kernels.h"
 #include "ops/gemm_driver.h"
 #include "ops/gemm_lhs.h"
 #include "ops/gemm_sparse.h"
@@ -163,6 +165,7 @@ class ConvF32 final : public Op {
  public:
   ConvAttrs conv;
   GemmF32Plan plan{};
+  size_t group_bytes = 0;  // of the packed weights of a group
   GemmF32Sparse sparse;
 
   Status bind(BindContext& context) const override {
@@ -199,14 +202,12 @@ class ConvF32 final : public Op {
     const bool direct = is_pointwise(conv, shape.window);
     const Gather<CopyF32> gather(conv, shape, grid.row_stride, CopyF32{});
     const float* const images = grid.padded_input(CopyF32{}, x, args);
-    const size_t packed_stride =
-        gemm_panels(*plan.kernel, plan.n) * gemm_panel_stride(*plan.kernel, plan.k);
     const int64_t channels = conv.out_channels;
     float* dst = args.output<float>(0);
     grid.for_each_chunk(conv.group, args, [&](int64_t g, const GemmChunk& c, int thread) {
       const int64_t row = static_cast<int64_t>(c.row), column = g * conv.out_per_group();
       GemmF32Plan p = plan;
-      p.packed += g * packed_stride;
+      p.packed = static_cast<const std::byte*>(plan.packed) + g * group_bytes;
       if (p.bias != nullptr) p.bias += column;
       GemmF32Block block{};
       block.m = c.rows;
@@ -344,17 +345,17 @@ class ConvS8 final : public Op {
   }
 };
 
-// Takes the packed weights of all groups; plan.kernel is set.
-Status read_packed(const StepDesc& step, const ConvAttrs& conv, GemmF32Plan* plan) {
-  plan->k = conv.depth();
-  plan->n = conv.out_per_group();
-  size_t bytes = 0;
+// Takes the packed weights of all groups. Kernel: the one that they are packed for.
+template <typename Kernel>
+Status read_packed(const StepDesc& step, const ConvAttrs& conv, const Kernel& kernel, ConvF32* op) {
+  op->plan.k = conv.depth();
+  op->plan.n = conv.out_per_group();
   LEPTON_RETURN_IF_ERROR(
-      gemm_packed_size(*plan->kernel, conv.depth(), conv.out_per_group(), &bytes));
-  if (bytes > static_cast<size_t>(kMaxElements) / conv.group)
+      gemm_packed_size(kernel, conv.depth(), conv.out_per_group(), &op->group_bytes));
+  if (op->group_bytes > static_cast<size_t>(kMaxElements) / conv.group)
     return invalid_model("packed W is too large");
-  LEPTON_RETURN_IF_ERROR(expect_blob(step.inputs[1], bytes * conv.group));
-  plan->packed = static_cast<const float*>(step.inputs[1].data);
+  LEPTON_RETURN_IF_ERROR(expect_blob(step.inputs[1], op->group_bytes * conv.group));
+  op->plan.packed = step.inputs[1].data;
   return {};
 }
 
@@ -381,13 +382,15 @@ Status read_sparse(const StepDesc& step, const ConvAttrs& conv, Conv* op) {
   return take_sparse(step.kernel, step.inputs[1], op->plan.k, op->plan.n, &op->sparse);
 }
 
-// Dense or sparse weights, as the step's kernel says.
+// Dense weights, kept as bfloat16 or not, or sparse ones, as the step's kernel says.
 Status read_weights(const StepDesc& step, const ConvAttrs& conv, ConvF32* op) {
   if (find_sparse(step.kernel, &op->plan.kernel)) return read_sparse(step, conv, op);
+  op->plan.bf16 = find_gemm_bf16(step.kernel, &op->plan.kernel);
+  if (op->plan.bf16 != nullptr) return read_packed(step, conv, *op->plan.bf16, op);
   op->plan.kernel = gemm_f32_kernels().find(step.kernel);
   if (op->plan.kernel == nullptr)
     return unsupported("kernel " + std::string(step.kernel) + " cannot run here");
-  return read_packed(step, conv, &op->plan);
+  return read_packed(step, conv, *op->plan.kernel, op);
 }
 
 Status read_weights(const StepDesc& step, const ConvAttrs& conv, ConvS8* op) {

@@ -135,7 +135,7 @@ class ConvTranspose final : public Op {
       const int64_t g = i / chunks;
       const GemmChunk c = grid.chunk(i % chunks);
       GemmF32Plan p = plan;
-      p.packed += g * packed_stride;
+      p.packed = static_cast<const float*>(plan.packed) + g * packed_stride;
       GemmF32Block block{};
       block.m = c.rows;
       block.rows = x + c.row * conv.in_channels + g * plan.k;
@@ -222,7 +222,7 @@ Status make_conv_transpose(const StepDesc& step, std::unique_ptr<Op>* out) {
   if (bytes > static_cast<size_t>(kMaxElements) / conv.group)
     return invalid_model("packed W is too large");
   LEPTON_RETURN_IF_ERROR(expect_blob(step.inputs[1], bytes * conv.group));
-  op->plan.packed = static_cast<const float*>(step.inputs[1].data);
+  op->plan.packed = step.inputs[1].data;
   op->plan.min = -std::numeric_limits<float>::infinity();
   op->plan.max = std::numeric_limits<float>::infinity();
   op->plan.epilogue = best_epilogue_f32(step.isa);

@@ -24,16 +24,18 @@
 
 namespace lepton {
 
-struct GemmF32Sparse;  // gemm_sparse.h
+struct GemmBf16KernelInfo;  // gemm_bf16_kernels.h
+struct GemmF32Sparse;       // gemm_sparse.h
 struct GemmS8Sparse;
 
 // What is fixed for a product. bias and scale hold n entries (bias may be null).
 struct GemmF32Plan {
   const GemmF32KernelInfo* kernel;
-  const GemmF32Sparse* sparse;  // then the kernel is only its shape; null: `packed` is dense
+  const GemmF32Sparse* sparse;     // then the kernel is only its shape; null: `packed` is dense
+  const GemmBf16KernelInfo* bf16;  // then `packed` is for it, and the kernel for many rows
   EpilogueF32Kernel epilogue;
   size_t k, n;
-  const float* packed;
+  const void* packed;
   const float* bias;
   float min, max;
 };

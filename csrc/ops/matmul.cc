@@ -3,18 +3,19 @@
 // "lepton.MatMul": y = clamp(A · (alpha·B) + bias + beta·R, min, max)
 //   0 A     f32 [..., m, k] or [k]; with transA = 1 [..., k, m]
 //   1 B     f32 [..., k, n] or [k], constant or not; with transB = 1 [..., n, k]. Or, with packed =
-//   1,
-//           constant u8 bytes from pack_gemm_f32 for the step's kernel, and attributes k, n and
-//           batch (the leading dimensions of a stack, absent for one matrix); transB and alpha are
-//           then folded into the bytes. Or, for a kernel of gemm_f32_sparse_kernels.inc, the
-//           blob of gemm_sparse.h
+//           1, constant u8 bytes from pack_gemm_f32 or pack_gemm_bf16 for the step's kernel, and
+//           attributes k, n and batch (the leading dimensions of a stack, absent for one matrix);
+//           transB and alpha are then folded into the bytes. Or, for a kernel of
+//           gemm_f32_sparse_kernels.inc, the blob of gemm_sparse.h
 //   2 bias? f32, n entries, constant or not
 //   3 R?    f32, broadcasts one way to the output
 //   attributes: packed, k, n, batch, transA, transB (0); alpha, beta (1); min, max (no clamp).
-//   Shapes are ONNX MatMul's, 1-D operands included. Kernel: a line of gemm_f32_kernels.inc or
-//   gemm_f32_sparse_kernels.inc, or none for the preferred one.
+//   Shapes are ONNX MatMul's, 1-D operands included. Kernel: a line of gemm_f32_kernels.inc,
+//   gemm_bf16_kernels.inc or gemm_f32_sparse_kernels.inc, or none for the preferred one of the
+//   first.
 // "MatMul" is the same with A and B alone; "Gemm" is ONNX's (A, B, C?, alpha, beta, transA,
 // transB).
+#include "ops/gemm_bf16_kernels.h"
 #include "ops/gemm_driver.h"
 #include "ops/gemm_sparse.h"
 #include "ops/matmul_rhs.h"
@@ -64,6 +65,7 @@ class MatMulOp final : public Op {
   const GemmF32KernelInfo* kernel_ = nullptr;
   EpilogueF32Kernel epilogue_ = nullptr;
   MatMulRhs rhs_;
+  const GemmBf16KernelInfo* bf16_ = nullptr;  // of weights kept so, then kernel_ is for many rows
   bool is_sparse_ = false;
   GemmF32Sparse sparse_;
 };
@@ -85,7 +87,9 @@ Status MatMulOp::init(const StepDesc& step, Operands operands) {
   LEPTON_RETURN_IF_ERROR(read_clamp(*step.attrs, &min_, &max_));
   const auto list = gemm_f32_kernels();
   is_sparse_ = find_sparse(step.kernel, &kernel_);
-  if (!is_sparse_) kernel_ = step.kernel.empty() ? list.best(step.isa) : list.find(step.kernel);
+  if (!is_sparse_) bf16_ = find_gemm_bf16(step.kernel, &kernel_);
+  if (!is_sparse_ && bf16_ == nullptr)
+    kernel_ = step.kernel.empty() ? list.best(step.isa) : list.find(step.kernel);
   if (kernel_ == nullptr)
     return invalid_model(name_ + ": kernel '" + std::string(step.kernel) + "' does not run here");
   epilogue_ = best_epilogue_f32(step.isa);
@@ -98,9 +102,11 @@ Status MatMulOp::init_rhs(const StepDesc& step) {
     if (alpha_ != 1.f || step.attrs->i("transB") != 0)
       return invalid_model(name_ + ": alpha and transB belong into the packed operand");
     if (is_sparse_) return take_sparse_rhs(step, operands_.b, &rhs_, &sparse_);
+    if (bf16_ != nullptr) return take_packed(step, operands_.b, *bf16_, &rhs_);
     return take_packed(step, operands_.b, *kernel_, &rhs_);
   }
-  if (is_sparse_) return invalid_model(name_ + ": a sparse operand has to be packed");
+  if (is_sparse_ || bf16_ != nullptr)
+    return invalid_model(name_ + ": a sparse or bfloat16 operand has to be packed");
   if (b.dtype != DType::kF32) return unsupported(name_ + ": operands of " + name_of(b.dtype));
   rhs_.transposed = step.attrs->i("transB") != 0 && !(b.constant && b.shape.rank == 1);
   if (!b.constant || b.shape.rank < 1) return {};
@@ -143,8 +149,11 @@ Status MatMulOp::bind(BindContext& context) const {
   LEPTON_RETURN_IF_ERROR(bind_residual(context, &bound));
   LEPTON_RETURN_IF_ERROR(context.set_output(0, shape.output));
   size_t packed_all = 0;
+  const Shape matrices = as_matrices(b);
   LEPTON_RETURN_IF_ERROR(
-      packed_stack_size(*kernel_, as_matrices(b), transposed_b, &bound.packed_bytes, &packed_all));
+      bf16_ != nullptr
+          ? packed_stack_size(*bf16_, matrices, false, &bound.packed_bytes, &packed_all)
+          : packed_stack_size(*kernel_, matrices, transposed_b, &bound.packed_bytes, &packed_all));
   const size_t batches = shape.batches();
   const int threads = context.threads();
   // Many small products are shared out whole, few large ones are cut.
@@ -204,10 +213,11 @@ void MatMulOp::run(const BoundMatMul& bound, const RunArgs& args) const {
     GemmF32Plan plan = {};
     plan.kernel = kernel_;
     plan.sparse = is_sparse_ ? &sparse_ : nullptr;
+    plan.bf16 = bf16_;
     plan.epilogue = epilogue_;
     plan.k = bound.shape.k;
     plan.n = bound.shape.n;
-    plan.packed = reinterpret_cast<const float*>(packed + b_index * bound.packed_bytes);
+    plan.packed = packed + b_index * bound.packed_bytes;
     plan.bias = has_bias_ ? args.input<float>(operands_.bias) : nullptr;
     plan.min = min_;
     plan.max = max_;

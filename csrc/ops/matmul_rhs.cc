@@ -16,6 +16,18 @@ Status take_bytes(const StepDesc& step, size_t index, MatMulRhs* rhs) {
   return {};
 }
 
+// Takes it for a kernel whose packed operands differ in nothing but their size.
+template <typename Kernel>
+Status take_sized(const StepDesc& step, size_t index, const Kernel& kernel, MatMulRhs* rhs) {
+  size_t one = 0, all = 0;
+  LEPTON_RETURN_IF_ERROR(take_bytes(step, index, rhs));
+  LEPTON_RETURN_IF_ERROR(packed_stack_size(kernel, rhs->shape, false, &one, &all));
+  const size_t bytes = static_cast<size_t>(step.inputs[index].shape.elements());
+  if (bytes == all) return {};
+  return invalid_model("packed operand holds " + std::to_string(bytes) + " bytes where " +
+                       kernel.name + " needs " + std::to_string(all));
+}
+
 }  // namespace
 
 OwnedBytes allocate_bytes(size_t bytes) {
@@ -36,13 +48,12 @@ Status read_packed_shape(const StepDesc& step, Shape* shape) {
 
 Status take_packed(const StepDesc& step, size_t index, const GemmF32KernelInfo& kernel,
                    MatMulRhs* rhs) {
-  size_t one = 0, all = 0;
-  LEPTON_RETURN_IF_ERROR(take_bytes(step, index, rhs));
-  LEPTON_RETURN_IF_ERROR(packed_stack_size(kernel, rhs->shape, false, &one, &all));
-  const size_t bytes = static_cast<size_t>(step.inputs[index].shape.elements());
-  if (bytes == all) return {};
-  return invalid_model("packed operand holds " + std::to_string(bytes) + " bytes where " +
-                       kernel.name + " needs " + std::to_string(all));
+  return take_sized(step, index, kernel, rhs);
+}
+
+Status take_packed(const StepDesc& step, size_t index, const GemmBf16KernelInfo& kernel,
+                   MatMulRhs* rhs) {
+  return take_sized(step, index, kernel, rhs);
 }
 
 Status take_packed(const StepDesc& step, size_t index, const GemmS8KernelInfo& kernel,

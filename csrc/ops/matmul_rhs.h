@@ -10,6 +10,7 @@
 #include <string>
 
 #include "ops/gemm.h"
+#include "ops/gemm_bf16_kernels.h"
 #include "ops/op.h"
 
 namespace lepton {
@@ -52,6 +53,8 @@ Shape as_matrices(const Shape& b);
 
 // Takes constant operand `index` that `lower` packed for `kernel`; checks it.
 Status take_packed(const StepDesc& step, size_t index, const GemmF32KernelInfo& kernel,
+                   MatMulRhs* rhs);
+Status take_packed(const StepDesc& step, size_t index, const GemmBf16KernelInfo& kernel,
                    MatMulRhs* rhs);
 Status take_packed(const StepDesc& step, size_t index, const GemmS8KernelInfo& kernel,
                    MatMulRhs* rhs);

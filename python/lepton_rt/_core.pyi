@@ -101,6 +101,11 @@ def pack_depthwise_s8(w: Array) -> npt.NDArray[np.uint8]:
     Returns the bytes as uint8 [size]. The depthwise_f32 kernels take w as it is.
     """
 
+def pack_gemm_bf16(kernel: str, b: Array) -> npt.NDArray[np.uint8]:
+    """Packs float32 b [..., k, n], rounded to bfloat16 (to nearest, ties to even), for a gemm_bf16
+    kernel; returns the bytes as uint8 [size].
+    """
+
 def pack_gemm_f32(kernel: str, b: Array) -> npt.NDArray[np.uint8]:
     """Packs float32 b [..., k, n] for a gemm_f32 kernel; returns the bytes as uint8 [size]."""
 

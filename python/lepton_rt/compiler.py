@@ -29,6 +29,8 @@ class Options:
     state: Mapping[str, str] | None = None
     tune: Mapping[str, Sequence[int]] | None = None
     """Shapes of inputs to choose kernels for by measuring; None: the preferred kernels."""
+    precision: str = "f32"
+    """Of float32 layers' constant weights: "f32" or "bf16"."""
 
 
 @dataclass
@@ -118,7 +120,7 @@ def compile_model(
         prepare = optimise if options.optimise else legalise
         prepared = prepare(stateful)
         choose, gains = _chosen(prepared, options, prepare, threads, folder)
-        lowered = lower(prepared, options.isa, prepare, choose)
+        lowered = lower(prepared, options.isa, prepare, choose, options.precision)
         if options.optimise:
             # Held by nothing else: its constants are freed below.
             lowered.plan = fuse_qlinear_attention(lowered.plan, lowered.graph)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,8 @@ class LowerContext:
 
     graph: Graph
     isa: str
+    precision: str = "f32"
+    """"bf16": constant weights of float32 products and convolutions are kept as bfloat16."""
     added: dict[str, Array] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
@@ -67,7 +69,8 @@ class LowerContext:
     def lower_body(self, body: Graph) -> Plan:
         """The plan of a body of If, Loop or Scan that reads nothing from around it."""
         prepared = body if self.prepare is None else self.prepare(body)
-        return _lower(prepared, self.isa, self.prepare, self.host, self.choose)[0]
+        how = _How(self.isa, self.prepare, self.choose, self.precision)
+        return _lower(prepared, how, self.host)[0]
 
     def _fresh_name(self, hint: str) -> str:
         name, serial = hint, 0
@@ -108,32 +111,49 @@ class Lowered:
 
 
 def lower(
-    graph: Graph, isa: str, prepare: Prepare | None = None, choose: Choose | None = None
+    graph: Graph,
+    isa: str,
+    prepare: Prepare | None = None,
+    choose: Choose | None = None,
+    precision: str = "f32",
 ) -> Lowered:
     """Lowers an optimised graph for `isa` (a name from `_core.machine_isas()`).
 
     prepare: what made `graph` of the model; the bodies of If, Loop and Scan go through it, too.
     choose: which kernels to use instead of the preferred ones.
+    precision: of float32 layers' constant weights, "f32" or "bf16".
 
     Raises:
         ModelError: a tensor's dtype is not known, or the graph is inconsistent.
         UnsupportedError: a dtype or rank that plans cannot hold.
     """
     host: list[HostStep] = []
-    plan, graph = _lower(graph, isa, prepare, host, choose)
+    plan, graph = _lower(graph, _How(isa, prepare, choose, precision), host)
     return Lowered(plan, graph, host)
 
 
-def _lower(
-    graph: Graph,
-    isa: str,
-    prepare: Prepare | None,
-    host: list[HostStep],
-    choose: Choose | None,
-) -> tuple[Plan, Graph]:
+class _How(NamedTuple):
+    """What is the same for a graph and the bodies in it."""
+
+    isa: str
+    prepare: Prepare | None
+    choose: Choose | None
+    precision: str
+
+
+def _lower(graph: Graph, how: _How, host: list[HostStep]) -> tuple[Plan, Graph]:
     graph = _with_made_objects(graph)
     names = graph.tensor_names()
-    context = LowerContext(graph, isa, names=names, prepare=prepare, host=host, choose=choose)
+    context = LowerContext(
+        graph,
+        how.isa,
+        how.precision,
+        names=names,
+        choose=how.choose,
+        prepare=how.prepare,
+        host=host,
+    )
+    isa = how.isa
     nodes: list[Node] = []
     steps: list[Step] = []
     for node in graph.nodes:

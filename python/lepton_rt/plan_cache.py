@@ -122,6 +122,7 @@ def entry(model: Any, options: Options, folder: Path | None = None) -> Path | No
         "state": None if options.state is None else sorted(options.state.items()),
         "lepton": is_lepton,
         "tune": _tuned_for(options),
+        "precision": options.precision,
     }
     digest = hashlib.sha256(json.dumps(key).encode())
     for part in (data, *parts):

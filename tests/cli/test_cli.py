@@ -150,6 +150,10 @@ def test_compile_writes_a_plan(
     assert "scalar" in text
     assert "lepton.Conv" in text
     assert "3×10" in output(capsys, "run", plan, "--batch", 3, "--repeat", 1)
+    half = tmp_path / "half.plan"
+    output(capsys, "compile", model, "-o", half, "--isa", "scalar", "--precision", "bf16")
+    assert "gemm_bf16" in output(capsys, "explain", half)
+    assert half.stat().st_size < plan.stat().st_size
     code, message = failure(capsys, "compile", model, "-o", tmp_path / "net.bin")
     assert (code, "saved as .plan" in message) == (1, True)
 

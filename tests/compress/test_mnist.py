@@ -65,3 +65,14 @@ def test_pruned_mnist_keeps_most_of_its_accuracy(trained: tuple[Path, Any]) -> N
     integers = lepton_rt.Session(lepton_rt.quantize(pruned, calibration, progress=False))
     assert after >= before - 0.03
     assert abs(accuracy(integers, digits) - after) <= 0.005
+
+
+def test_bfloat16_weights_keep_the_answers(trained: tuple[Path, Any]) -> None:
+    path, digits = trained
+    session = lepton_rt.Session(path, precision="bf16")
+    assert sum("bf16" in step.kernel for step in session.explain()) >= 3
+    want = lepton_rt.Session(path).run(digits.test_images)
+    got = session.run(digits.test_images)
+    # A few layers of weights that are off by 2^-8 at most, by 2^-9.2 on average.
+    assert np.linalg.norm(got - want) <= 2**-8 * np.linalg.norm(want)
+    assert (got.argmax(1) == want.argmax(1)).mean() >= 0.999

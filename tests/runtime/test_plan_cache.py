@@ -75,6 +75,8 @@ def test_a_plan_is_used_for_the_same_thing_only(
     assert not grows(threads=1)
     assert grows(optimise=False)
     assert grows(state={})
+    assert grows(precision="bf16")
+    assert not grows(precision="bf16")
     if _core.max_isa() != "scalar":
         assert grows(isa="scalar")
     onnx.save(qdq_cnn(), model)

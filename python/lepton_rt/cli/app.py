@@ -155,9 +155,12 @@ def compile_plan(
     isa: Annotated[
         str | None, typer.Option(help="Instruction set to compile for, one of this machine.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of float32 layers' weights: f32, or bf16 for half the memory.")
+    ] = "f32",
 ) -> None:
     """Compile a model for this machine: the .plan opens at once and holds packed weights."""
-    session = Session(_path(model), isa=isa)
+    session = Session(_path(model), isa=isa, precision=precision)
     session.save_plan(output)
     console.print(
         f"saved {output}: {output.stat().st_size:,} bytes for {session.explain().isa}",

@@ -13,7 +13,7 @@ from lepton_rt.plan import Step, StepAttr
 
 from . import winograd, winograd_s8
 from .epilogue import clamp, requantisation
-from .rhs import PackedRhs, pack_rhs
+from .rhs import PackedRhs, pack_float_rhs, pack_rhs
 from .sparse import try_sparse_f32
 
 __all__ = ["RULES"]
@@ -90,12 +90,12 @@ def _float_weights(node: Node, context: LowerContext, weights: Array) -> tuple[P
         if sparse.packed is not None:
             return PackedRhs(sparse.kernel, sparse.packed, sparse.note), False
         notes.append(sparse.note)
-    if fast:
-        notes.append("Winograd F(4x4, 3x3)")
-        taps = winograd.transform_weights(weights)
+    if not fast:
+        return pack_float_rhs(context, taps, "; ".join(filter(None, notes))), False
+    notes.append("Winograd F(4x4, 3x3)")
     kernel = context.select("gemm_f32")
-    note = "; ".join(filter(None, notes))
-    return PackedRhs(kernel, _core.pack_gemm_f32(kernel, taps), note), fast
+    packed = _core.pack_gemm_f32(kernel, winograd.transform_weights(weights))
+    return PackedRhs(kernel, packed, "; ".join(filter(None, notes))), True
 
 
 def _integer_conv(node: Node, context: LowerContext) -> Step | None:

@@ -6,14 +6,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from lepton_rt import _core
 from lepton_rt.graph.ir import Array, Node
 from lepton_rt.lower import LowerContext, Rule
 from lepton_rt.plan import Step, StepAttr
 
 from .epilogue import clamp, requantisation
 from .matmul_nbits import codebook_step
-from .rhs import pack_rhs
+from .rhs import PackedRhs, pack_float_rhs, pack_rhs
 from .sparse import try_sparse_f32
 
 __all__ = ["RULES"]
@@ -38,17 +37,15 @@ def _float_step(
     b: Array,
     attrs: dict[str, StepAttr],
 ) -> Step:
-    kernel = context.select("gemm_f32")
     b = np.ascontiguousarray(b, np.float32)
     sparse = try_sparse_f32(context, b) if b.ndim == 2 else None
     if sparse is not None and sparse.packed is not None:
-        kernel, packed = sparse.kernel, sparse.packed
+        rhs = PackedRhs(sparse.kernel, sparse.packed, sparse.note)
     else:
-        packed = _core.pack_gemm_f32(kernel, b)
-    operands[1] = context.add_constant(packed, f"{node.inputs[1]}.packed")
+        rhs = pack_float_rhs(context, b, "" if sparse is None else sparse.note)
+    operands[1] = context.add_constant(rhs.data, f"{node.inputs[1]}.packed")
     attrs = {**_packed(b), **attrs}
-    note = sparse.note if sparse is not None else ""
-    return Step("lepton.MatMul", operands, list(node.outputs), attrs, kernel, note=note)
+    return Step("lepton.MatMul", operands, list(node.outputs), attrs, rhs.kernel, note=rhs.note)
 
 
 def _matmul(node: Node, context: LowerContext) -> Step | None:

@@ -1,4 +1,4 @@
-"""Constant right-hand sides of 8-bit products: the kernel is chosen from their values."""
+"""Constant right-hand sides of products; of 8-bit ones the kernel is chosen from their values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lepton_rt.lower import LowerContext
 
 from .sparse import try_sparse
 
-__all__ = ["FULL_RANGE", "PackedRhs", "pack_all", "pack_rhs"]
+__all__ = ["FULL_RANGE", "PackedRhs", "pack_all", "pack_float_rhs", "pack_rhs"]
 
 FULL_RANGE = 255
 """The largest activation as uint8 where nothing in the graph proves less."""
@@ -36,6 +36,16 @@ class PackedRhs:
     note: str
     visited: float = 1.0
     """Quads that are multiplied, in those of a dense matrix: zeros are left out, others split."""
+
+
+def pack_float_rhs(context: LowerContext, b: Array, note: str = "") -> PackedRhs:
+    """Packs dense float32 b [..., k, n], as bfloat16 where the session wants that."""
+    if context.precision == "bf16":
+        kernel = context.select("gemm_bf16")
+        note = "; ".join(filter(None, [note, "weights as bfloat16"]))
+        return PackedRhs(kernel, _core.pack_gemm_bf16(kernel, b), note)
+    kernel = context.select("gemm_f32")
+    return PackedRhs(kernel, _core.pack_gemm_f32(kernel, b), note)
 
 
 def pack_rhs(
