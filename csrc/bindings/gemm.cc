@@ -102,9 +102,9 @@ py::list kernels() {
   }
   for (const auto& info : gemm_s8_fused_kernels()) {
     py::dict line = describe_line("gemm_s8_fused", info);
-    line["adds"] = info.adds;
+    line["adds"] = info.adds, line["windows"] = info.windows;
     line["form"] = name_of(info.form);
-    line["mr"] = info.mr, line["nr"] = info.nr, line["narrow_mr"] = info.narrow_mr;
+    line["nr"] = info.nr;
     lines.append(line);
   }
   for (const auto& info : lstm_step_kernels()) {

@@ -7,6 +7,7 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -213,20 +214,21 @@ Flat<int32_t> gemm_s8(const std::string& kernel, size_t m, size_t n, size_t k, c
                                          start, hold ? info.hold_tiles : nullptr);
 }
 
-// requantize: zero_point, lo, hi.
+// requantize: zero_point, lo, hi. windows: where rows begin in lhs, and runs, run and pitch; or
+// none: lhs is [m][k].
+using Windows = std::tuple<std::vector<size_t>, size_t, size_t, size_t>;
 Flat<uint8_t> gemm_s8_fused(const std::string& kernel, size_t m, size_t n, size_t width, size_t k,
                             const Flat<uint8_t>& lhs, const Flat<int8_t>& panel,
                             const Optional<int32_t>& bias, const Flat<float>& scale,
                             std::array<int, 3> requantize, const Flat<uint8_t>& dst,
                             size_t dst_stride, bool at_start,
                             const std::optional<py::array>& residual, float r_scale,
-                            int r_zero_point) {
+                            int r_zero_point, const std::optional<Windows>& windows) {
   const GemmS8FusedKernelInfo& info = runnable(gemm_s8_fused_kernels(), kernel);
-  const bool is_narrow = 2 * width <= static_cast<size_t>(info.nr);
-  if (m < 1 || m > static_cast<size_t>(is_narrow ? info.narrow_mr : info.mr) || n < 1 ||
-      n > width || width > static_cast<size_t>(info.nr))
+  if (m < 1 || n < 1 || n > width || width > static_cast<size_t>(info.nr))
     throw py::value_error("bad m, n or width");
-  expect(lhs, m * k);
+  if (windows && !info.windows) throw py::value_error(kernel + " takes no windows");
+  if (!windows) expect(lhs, m * k);
   expect(scale, n);
   expect(dst, extent(m, n, dst_stride));
   if (info.form == GemmS8Form::kU8Runs)
@@ -241,10 +243,26 @@ Flat<uint8_t> gemm_s8_fused(const std::string& kernel, size_t m, size_t n, size_
   const Operand residual_copy(residual ? *residual : py::array(dst), at_start);
   const bool r_signed = residual && residual->dtype().is(py::dtype::of<int8_t>());
   const auto [zero_point, lo, hi] = requantize;
-  info.run({m, n, width, k, lhs_copy.as<uint8_t>(), k, panel_copy.as<int8_t>(),
-            bias_copy.as<int32_t>(), scale_copy.as<float>(), zero_point, lo, hi,
-            dst_copy.as<uint8_t>(), dst_stride, residual ? residual_copy.as<uint8_t>() : nullptr,
-            dst_stride, r_signed, r_scale, r_zero_point});
+  GemmS8FusedParams params = {};
+  params.m = m, params.n = n, params.width = width, params.k = k;
+  params.lhs = lhs_copy.as<uint8_t>(), params.lhs_stride = k;
+  std::vector<const uint8_t*> rows;
+  if (windows) {
+    std::vector<size_t> starts;
+    std::tie(starts, params.runs, params.run, params.pitch) = *windows;
+    for (const size_t start : starts) rows.push_back(params.lhs + start);
+    params.lhs = nullptr, params.windows = rows.data();
+  }
+  params.rhs = panel_copy.as<int8_t>();
+  params.next = panel_copy.as<std::byte>();  // may end anywhere, as it is only fetched
+  params.next_lines = 2 * m + k;
+  params.bias = bias_copy.as<int32_t>(), params.scale = scale_copy.as<float>();
+  params.zero_point = zero_point, params.lo = lo, params.hi = hi;
+  params.dst = dst_copy.as<uint8_t>(), params.dst_stride = dst_stride;
+  if (residual) params.residual = residual_copy.as<uint8_t>();
+  params.residual_stride = dst_stride;
+  params.r_signed = r_signed, params.r_scale = r_scale, params.r_zero_point = r_zero_point;
+  info.run(params);
   return copy_out(dst, dst_copy);
 }
 
@@ -392,7 +410,7 @@ void register_testing(py::module_& m) {
   testing.def("gemm_s8_fused", &gemm_s8_fused, arg("kernel"), arg("m"), arg("n"), arg("width"),
               arg("k"), arg("lhs"), arg("panel"), arg("bias"), arg("scale"), arg("requantize"),
               arg("dst"), arg("dst_stride"), arg("at_start"), arg("residual") = py::none(),
-              arg("r_scale") = 1.f, arg("r_zero_point") = 0);
+              arg("r_scale") = 1.f, arg("r_zero_point") = 0, arg("windows") = py::none());
   testing.def("copy_u8", &copy_u8, arg("kernel"), arg("m"), arg("k"), arg("k_padded"), arg("src"),
               arg("src_stride"), arg("flip"), arg("dst"), arg("dst_stride"), arg("at_start"));
   testing.def("peaks", &peaks);

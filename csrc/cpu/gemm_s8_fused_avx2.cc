@@ -49,6 +49,14 @@ inline void finish(const GemmS8FusedParams& params, size_t j, const Bytes& bytes
   }
 }
 
+// The next `count` cache lines into L2.
+inline void fetch(GemmS8FusedParams& params, size_t count) {
+  count = count < params.next_lines ? count : params.next_lines;
+  for (size_t i = 0; i < count; ++i, params.next += 64)
+    _mm_prefetch(reinterpret_cast<const char*>(params.next), _MM_HINT_T1);
+  params.next_lines -= count;
+}
+
 template <size_t kRows>
 void tile(const GemmS8FusedParams& shared) {
   const GemmS8FusedParams params = shared;  // stores of bytes may alias what is not local
@@ -69,9 +77,7 @@ void tile(const GemmS8FusedParams& shared) {
   }
 }
 
-}  // namespace
-
-void gemm_s8_fused_8x32c4_avx2(const GemmS8FusedParams& params) {
+void rows(const GemmS8FusedParams& params) {
   switch (params.m) {
     case 1: return tile<1>(params);
     case 2: return tile<2>(params);
@@ -81,6 +87,22 @@ void gemm_s8_fused_8x32c4_avx2(const GemmS8FusedParams& params) {
     case 6: return tile<6>(params);
     case 7: return tile<7>(params);
     default: return tile<8>(params);
+  }
+}
+
+}  // namespace
+
+void gemm_s8_fused_8x32c4_avx2(const GemmS8FusedParams& shared) {
+  constexpr size_t kMr = 8;
+  GemmS8FusedParams params = shared;
+  const size_t tiles = (params.m + kMr - 1) / kMr;
+  const size_t lines = (params.next_lines + tiles - 1) / tiles;
+  for (size_t left = params.m; left > 0; left -= params.m) {
+    fetch(params, lines);
+    params.m = left < kMr ? left : kMr;
+    rows(params);
+    params.lhs += params.m * params.lhs_stride;
+    params.dst += params.m * params.dst_stride;
   }
 }
 

@@ -11,7 +11,7 @@ namespace lepton {
   void hold(bool);
 #define LEPTON_GEMV_F32(name, isa, panels, nr) void name(const GemvF32Params&);
 #define LEPTON_GEMM_F32_FUSED(name, isa, mr, nr) void name(const GemmF32FusedParams&);
-#define LEPTON_GEMM_S8_FUSED(name, isa, form, mr, narrow_mr, nr, adds) \
+#define LEPTON_GEMM_S8_FUSED(name, isa, form, nr, adds, windows) \
   void name(const GemmS8FusedParams&);
 #define LEPTON_GEMM_S8_WINDOWS(name, isa, mr, nr) void name(const GemmS8WindowsParams&);
 #define LEPTON_EPILOGUE_F32(name, isa) void name(const EpilogueF32Params&);
@@ -71,15 +71,8 @@ constexpr GemmF32FusedKernelInfo kGemmF32Fused[] = {
 #include "ops/gemm_f32_fused_kernels.inc"
 };
 
-#define LEPTON_GEMM_S8_FUSED(name, isa, form, mr, narrow_mr, nr, adds) \
-  {#name,                                                              \
-   Isa::k_##isa,                                                       \
-   GemmS8Form::form,                                                   \
-   mr,                                                                 \
-   narrow_mr,                                                          \
-   nr,                                                                 \
-   adds,                                                               \
-   LEPTON_KERNEL_POINTER(isa, name)},
+#define LEPTON_GEMM_S8_FUSED(name, isa, form, nr, adds, windows) \
+  {#name, Isa::k_##isa, GemmS8Form::form, nr, adds, windows, LEPTON_KERNEL_POINTER(isa, name)},
 constexpr GemmS8FusedKernelInfo kGemmS8Fused[] = {
 #include "ops/gemm_s8_fused_kernels.inc"
 };

@@ -52,8 +52,9 @@ struct GemmS8FusedKernelInfo {
   const char* name;
   Isa isa;
   GemmS8Form form;
-  int mr, narrow_mr, nr;
-  bool adds;  // takes a residual
+  int nr;
+  bool adds;     // takes a residual
+  bool windows;  // takes rows that are windows
   GemmS8FusedKernel run;
 };
 struct GemmS8WindowsKernelInfo {

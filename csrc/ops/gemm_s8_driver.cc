@@ -90,26 +90,29 @@ EpilogueS8Params epilogue_of(const GemmS8Plan& plan, const GemmS8Block& block,
 }
 
 // The kernel that requantises its tiles itself, where the product is one for it: to bytes that are
-// rounded once, rows without corrections of their own, and panels that are not cut.
+// rounded once, rows without corrections of their own.
 const GemmS8FusedKernelInfo* fused_kernel(const GemmS8Plan& plan, const GemmS8Block& block) {
-  const bool adds = block.residual != nullptr;
-  if (plan.dst_size != 1 || (adds && !plan.sums) || block.zero_points != nullptr ||
-      block.windows != nullptr)
-    return nullptr;
-  const GemmS8KernelInfo& kernel = *plan.kernel;
-  const size_t width = std::min<size_t>(kernel.nr, round_up(plan.n, kernel.nv));
-  const bool is_cut = gemm_k_padded(kernel, plan.k) * width > kPanelPieceBytes;
-  if (kernel.form != GemmS8Form::kU8Runs && is_cut) return nullptr;
-  const GemmS8FusedKernelInfo* const fused = find_gemm_s8_fused(kernel);
-  return fused != nullptr && (fused->adds || !adds) ? fused : nullptr;
+  const bool adds = block.residual != nullptr, windows = block.windows != nullptr;
+  if (plan.dst_size != 1 || (adds && !plan.sums) || block.zero_points != nullptr) return nullptr;
+  const GemmS8FusedKernelInfo* const fused = find_gemm_s8_fused(*plan.kernel);
+  if (fused == nullptr || (adds && !fused->adds) || (windows && !fused->windows)) return nullptr;
+  return fused;
 }
 
 void multiply_fused(const GemmS8FusedKernelInfo& kernel, const GemmS8Plan& plan,
                     const GemmS8Block& block) {
   int32_t bias[kMaxNr];
   GemmS8FusedParams params = {};
+  params.m = block.m;
   params.k = gemm_k_padded(*plan.kernel, plan.k);
+  params.lhs = static_cast<const uint8_t*>(block.rows);
   params.lhs_stride = block.row_stride;
+  if (block.windows != nullptr) {
+    params.windows = block.windows->rows;
+    params.runs = block.windows->runs;
+    params.run = block.windows->run;
+    params.pitch = block.windows->pitch;
+  }
   params.zero_point = plan.requantize.zero_point;
   params.lo = plan.requantize.lo;
   params.hi = plan.requantize.hi;
@@ -122,23 +125,16 @@ void multiply_fused(const GemmS8FusedKernelInfo& kernel, const GemmS8Plan& plan,
   for (size_t p = block.first; p < block.last; ++p) {
     const GemmS8Panel panel =
         gemm_s8_panel(*plan.kernel, plan.n, plan.packed, plan.panel_stride, p);
-    Prefetch next = next_panel(plan, block, product_of(plan, block, panel), p);
     params.n = panel.columns;
     params.width = panel.width;
     params.rhs = reinterpret_cast<const int8_t*>(panel.values);
+    params.next = plan.packed + (p + 1) * plan.panel_stride;
+    params.next_lines = p + 1 < block.last ? ceil_div(plan.panel_stride, kCacheLine) : 0;
     params.bias = corrected_bias(plan, panel, plan.zero_point, bias);
     params.scale = plan.scale + panel.column;
-    const size_t mr =
-        2 * panel.width <= static_cast<size_t>(kernel.nr) ? kernel.narrow_mr : kernel.mr;
-    for (size_t i = 0; i < block.m; i += params.m) {
-      params.m = std::min<size_t>(mr, block.m - i);
-      params.lhs = static_cast<const uint8_t*>(block.rows) + i * block.row_stride;
-      params.dst = static_cast<uint8_t*>(block.dst) + i * block.dst_stride + panel.column;
-      if (residual != nullptr)
-        params.residual = residual + i * block.residual_stride + panel.column;
-      next.take();
-      kernel.run(params);
-    }
+    params.dst = static_cast<uint8_t*>(block.dst) + panel.column;
+    if (residual != nullptr) params.residual = residual + panel.column;
+    kernel.run(params);
   }
 }
 
