@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from lepton_rt import InputError
 from lepton_rt.compress.calibrate import calibrate
 from lepton_rt.compress.histogram import Histogram
-from lepton_rt.compress.observers import METHODS, SearchObserver, make_observer, mse_loss
+from lepton_rt.compress.observers import (
+    METHODS,
+    SearchObserver,
+    make_observer,
+    mse_loss,
+    widen,
+)
 from lepton_rt.compress.prepare import prepare
 from lepton_rt.compress.qparams import affine_parameters, quantize_array
 from lepton_rt.graph.onnx_io import import_onnx
@@ -46,6 +52,18 @@ def test_histogram_grows_without_losing_or_moving_a_count(parts: list[tuple]) ->
             minlength=histogram.counts.size,
         )
         assert np.array_equal(histogram.counts, expected)
+
+
+def test_few_values_are_given_the_range_of_many(rng: np.random.Generator) -> None:
+    clipped = {"as seen": 0.0, "widened": 0.0}
+    for _ in range(20):
+        few, many = rng.standard_normal(768), rng.standard_normal(100_000)
+        low, high = few.min(), few.max()
+        clipped["as seen"] += np.square(many - np.clip(many, low, high)).sum()
+        clipped["widened"] += np.square(many - np.clip(many, *widen(low, high, 768))).sum()
+    assert clipped["widened"] < clipped["as seen"] / 20
+    assert widen(-1.0, 2.0, 100_000) == widen(-1.0, 2.0, 0) == (-1.0, 2.0)
+    assert widen(0.0, 2.0, 2) == (0.0, 3.0)
 
 
 def test_histogram_counts_zeros_apart(rng: np.random.Generator) -> None:

@@ -242,6 +242,17 @@ def test_matmul_with_bias() -> None:
     assert dense(graph, bias.inputs[0]).dtype == np.int32
 
 
+def test_room_for_what_calibration_did_not_see() -> None:
+    """A range known from few values is widened, but for inputs."""
+    data = batches(shape=(4, 5, 6))
+    rows = {row.tensor: row for row in quantized(linear(), data, method="minmax").report.tensors}
+    inner = [run_onnx(linear(), {"x": x}, "r1")[0] for x in data]
+    seen, count = max(x.max() for x in inner), sum(x.size for x in inner)
+    assert rows["r1"].low == 0
+    assert rows["r1"].high == pytest.approx(float(seen) * np.sqrt(np.log(1e5) / np.log(count)))
+    assert rows["x"].high == max(x.max() for x in data)
+
+
 def test_matrix_products_with_bias_run_on_integers() -> None:
     steps = list(lepton_rt.Session(quantized(linear(), batches(shape=(4, 5, 6)))).explain())
     assert [step.op for step in steps] == ["QuantizeLinear"] + ["lepton.QLinearMatMul"] * 2

@@ -24,8 +24,14 @@ _MAX_CLIPPED = (
 )
 
 
+_MANY_VALUES = 100_000  # extremes of so many are those of more
+_MOST_WIDENED = 1.5
+
+
 class Observer(Protocol):
-    """Sees every batch of one tensor once, then names the range."""
+    """Sees every batch of one tensor once, then names the range. count: values seen."""
+
+    count: int
 
     def observe(self, array: npt.NDArray[np.float32]) -> None:
         """Takes in one batch. Raises InputError when it holds NaN or infinity."""
@@ -52,6 +58,18 @@ def make_observer(name: str, method: str, percentile: float = 99.99) -> Observer
     raise ValueError(f"unknown calibration method {method!r}; choose one of {', '.join(METHODS)}")
 
 
+def widen(low: float, high: float, count: int) -> tuple[float, float]:
+    """A range seen in few values, as wide as it might be in many.
+
+    The extremes of n values of a normal distribution grow as sqrt(2 log n). A fully connected layer
+    of 48 outputs shows 768 values on 16 samples, and exceeds their range by a quarter on others.
+    """
+    if not 1 < count < _MANY_VALUES:
+        return low, high
+    factor = min(math.sqrt(math.log(_MANY_VALUES) / math.log(count)), _MOST_WIDENED)
+    return low * factor, high * factor
+
+
 class MinMaxObserver:
     """The range that was seen."""
 
@@ -59,8 +77,10 @@ class MinMaxObserver:
         self.name = name
         self.low = 0.0
         self.high = 0.0
+        self.count = 0
 
     def observe(self, array: npt.NDArray[np.float32]) -> None:
+        self.count += array.size
         if array.size == 0:
             return
         low, high = _finite_extent(self.name, array)
@@ -77,8 +97,10 @@ class _HistogramObserver:
     def __init__(self, name: str) -> None:
         self.name = name
         self.histogram = Histogram()
+        self.count = 0
 
     def observe(self, array: npt.NDArray[np.float32]) -> None:
+        self.count += array.size
         if array.size:
             _finite_extent(self.name, array)
             self.histogram.add(array)

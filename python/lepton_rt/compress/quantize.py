@@ -16,7 +16,7 @@ from lepton_rt.compress.compare import compare_tensors
 from lepton_rt.compress.exclude import excluded_outputs
 from lepton_rt.compress.input_moments import InputMoments
 from lepton_rt.compress.insert_qdq import TensorParameters, insert_qdq
-from lepton_rt.compress.observers import METHODS
+from lepton_rt.compress.observers import METHODS, widen
 from lepton_rt.compress.placement import Placement, place
 from lepton_rt.compress.prepare import prepare
 from lepton_rt.compress.qparams import affine_parameters
@@ -38,6 +38,7 @@ ACTIVATIONS: dict[str, np.dtype[Any]] = {
 }
 ROUNDINGS = ("gptq", "nearest")
 MODES = ("static", "dynamic", "weight_only")
+_BOUNDED = {"Clip", "HardSigmoid", "Sigmoid", "Softmax", "Softsign", "Tanh"}
 
 
 @dataclass
@@ -90,7 +91,8 @@ def quantize(
 
     model: path, bytes, ModelProto, Graph, or a PyTorch module, which is exported on the first batch
     with a free batch size. batches: an iterable, read once, of arrays, tuples in input order, or
-    dicts by input name. method: "minmax", "percentile", "mse" or "entropy".
+    dicts by input name. method: "minmax", "percentile", "mse" or "entropy"; ranges that are known
+    from few values (below 100,000) of a tensor inside the model are widened, by half at most.
     per_channel: one weight scale per output channel, else one per tensor. exclude: node names,
     tensor names or operator types to leave in float. activation: "uint8" (asymmetric) or "int8".
 
@@ -230,14 +232,22 @@ def _check_operands(graph: Graph, placement: Placement) -> None:
 def _ranges(
     graph: Graph, placement: Placement, calibration: Calibration
 ) -> dict[str, tuple[float, float]]:
-    """Tensor → range to quantise; constants use their own extent."""
+    """Tensor → range to quantise; constants use their own extent.
+
+    What calibration saw few values of is given room, unless its operator bounds it or it is an
+    input, which the caller knows the range of.
+    """
     ranges = {}
+    producers = graph.producers()
     for name in placement.observed:
         if name in graph.constants:
             array = graph.constants[name].dense()
             ranges[name] = (float(array.min(initial=0.0)), float(array.max(initial=0.0)))
         else:
-            ranges[name] = calibration.observers[name].range()
+            observer = calibration.observers[name]
+            ranges[name] = observer.range()
+            if name in producers and producers[name].op not in _BOUNDED:
+                ranges[name] = widen(*ranges[name], observer.count)
     return ranges
 
 
