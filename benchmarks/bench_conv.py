@@ -104,7 +104,7 @@ def native(
         node = Node("Conv", ["x", "w"], ["y"], attrs)
         if not direct and winograd.pays(node, w, data.shape):
             packed = _core.pack_gemm_f32(kernel, winograd.transform_weights(w))
-            attrs["winograd"] = winograd.TILE
+            attrs["winograd"] = winograd.tile_of(w)
         if sparse:
             kernel = _core.select_kernel("gemm_f32_sparse", isa)
             width = next(int(line["nr"]) for line in _core.kernels() if line["name"] == kernel)

@@ -164,17 +164,19 @@ py::array winograd_input(const std::string& kernel, const Floats& pixels, bool a
   return copy_out(pixels, v);
 }
 
-// m [36 products, panels, width]; y [16 pixels, panels * width].
-py::array winograd_output(const std::string& kernel, const Floats& m, bool at_start) {
+// m [36 products, panels, width]; y [tile * tile pixels, panels * width].
+py::array winograd_output(const std::string& kernel, const Floats& m, size_t tile, bool at_start) {
   const WinogradF32KernelInfo& info = runnable(winograd_f32_kernels(), kernel);
   if (m.ndim() != 3 || m.shape(0) != static_cast<py::ssize_t>(kWinogradProducts))
     throw py::value_error("m has shape [36, panels, width]");
   const size_t panels = m.shape(1), width = m.shape(2), channels = panels * width;
   if (width % info.lanes != 0) throw py::value_error("width is not whole vectors");
   const GuardedBuffer products = guarded(m, at_start);
-  const Floats like(static_cast<py::ssize_t>(kWinogradOutputs * channels));
+  const Floats like(static_cast<py::ssize_t>(tile * tile * channels));
   const GuardedBuffer y(nullptr, like.nbytes(), at_start);
-  info.run().output(
+  if (tile != 4 && tile != 2) throw py::value_error("tile is 4 or 2");
+  const WinogradKernels transforms = info.run();
+  (tile == 4 ? transforms.output_4x4 : transforms.output_2x2)(
       {channels, products.as<float>(), channels, width, width, y.as<float>(), channels});
   return copy_out(like, y);
 }
@@ -242,7 +244,8 @@ void register_testing_conv(py::module_& m) {
               arg("pitch"), arg("offset"), arg("image"), arg("starts"), arg("panel"), arg("start"),
               arg("at_start"));
   testing.def("winograd_input", &winograd_input, arg("kernel"), arg("pixels"), arg("at_start"));
-  testing.def("winograd_output", &winograd_output, arg("kernel"), arg("m"), arg("at_start"));
+  testing.def("winograd_output", &winograd_output, arg("kernel"), arg("m"), arg("tile"),
+              arg("at_start"));
 }
 
 }  // namespace lepton

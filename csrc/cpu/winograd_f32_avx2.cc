@@ -4,6 +4,8 @@
 
 namespace lepton {
 
-WinogradKernels winograd_f32_avx2() { return {winograd_input<F32x8>, winograd_output<F32x8>}; }
+WinogradKernels winograd_f32_avx2() {
+  return {winograd_input<F32x8>, winograd_output<F32x8, 4>, winograd_output<F32x8, 2>};
+}
 
 }  // namespace lepton

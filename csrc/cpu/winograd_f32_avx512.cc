@@ -5,6 +5,8 @@
 
 namespace lepton {
 
-WinogradKernels winograd_f32_avx512() { return {winograd_input<F32x16>, winograd_output<F32x16>}; }
+WinogradKernels winograd_f32_avx512() {
+  return {winograd_input<F32x16>, winograd_output<F32x16, 4>, winograd_output<F32x16, 2>};
+}
 
 }  // namespace lepton

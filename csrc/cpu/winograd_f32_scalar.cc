@@ -22,6 +22,8 @@ inline Single fma(Single a, Single b, Single c) { return {a.v * b.v + c.v}; }
 
 }  // namespace
 
-WinogradKernels winograd_f32_scalar() { return {winograd_input<Single>, winograd_output<Single>}; }
+WinogradKernels winograd_f32_scalar() {
+  return {winograd_input<Single>, winograd_output<Single, 4>, winograd_output<Single, 2>};
+}
 
 }  // namespace lepton

@@ -1,6 +1,6 @@
-// Both transforms of winograd_f32.h for any width of vector, channels abreast: columns first, into
-// 36 or 24 vectors in L1, then rows. ± points share their even and odd parts, so six values take
-// twelve operations. Bound by loads and stores: two of each per value.
+// The transforms of winograd_f32.h for any width of vector, channels abreast: columns first, into
+// 36, 24 or 12 vectors in L1, then rows. ± points share their even and odd parts, so six values
+// take twelve operations. Bound by loads and stores: two of each per value.
 //
 // V is a vector of floats: lanes, set(x), load(p), load(p, n), store(p, v), store(p, v, n) (first n
 // lanes only), +, −, and fma(a, b, c) = a · b + c. Internal linkage throughout, so that code of one
@@ -38,6 +38,14 @@ inline void transform_products(const V (&m)[6], V (&y)[4]) {
   y[3] = fma(V::set(kRoot / 4), odd1, fma(V::set(2 * kRoot), odd2, m[5]));
 }
 
+template <typename V>
+inline void transform_products(const V (&m)[6], V (&y)[2]) {
+  const V even1 = m[1] + m[2], odd1 = m[1] - m[2];
+  const V even2 = m[3] + m[4], odd2 = m[3] - m[4];
+  y[0] = (m[0] + even1) + even2;
+  y[1] = fma(V::set(kHalfRoot), odd1, fma(V::set(kRoot), odd2, m[5]));
+}
+
 template <typename V, typename Load, typename Store>
 inline void input_channels(const Load& load, const Store& store) {
   V columns[6][6];
@@ -70,9 +78,9 @@ void winograd_input(const WinogradInputParams& params) {
                       [&](size_t e, V v) { V::store(p.v + e * p.v_step + c, v, left); });
 }
 
-template <typename V>
+template <typename V, size_t kTile>
 inline void output_channels(const float* m, size_t m_step, float* y, size_t y_step) {
-  V columns[6][4];
+  V columns[6][kTile];
 #pragma GCC unroll 6
   for (size_t j = 0; j < 6; ++j) {
     V d[6];
@@ -81,23 +89,23 @@ inline void output_channels(const float* m, size_t m_step, float* y, size_t y_st
     transform_products(d, columns[j]);
   }
 #pragma GCC unroll 4
-  for (size_t i = 0; i < 4; ++i) {
+  for (size_t i = 0; i < kTile; ++i) {
     const V row[6] = {columns[0][i], columns[1][i], columns[2][i],
                       columns[3][i], columns[4][i], columns[5][i]};
-    V out[4];
+    V out[kTile];
     transform_products(row, out);
 #pragma GCC unroll 4
-    for (size_t j = 0; j < 4; ++j) V::store(y + (4 * i + j) * y_step, out[j]);
+    for (size_t j = 0; j < kTile; ++j) V::store(y + (kTile * i + j) * y_step, out[j]);
   }
 }
 
-template <typename V>
+template <typename V, size_t kTile>
 void winograd_output(const WinogradOutputParams& params) {
   const WinogradOutputParams p = params;
   const float* panel = p.m;
   for (size_t c = 0; c < p.channels; panel += p.panel_step)
     for (size_t lane = 0; lane < p.width && c < p.channels; lane += V::lanes, c += V::lanes)
-      output_channels<V>(panel + lane, p.m_step, p.y + c, p.y_step);
+      output_channels<V, kTile>(panel + lane, p.m_step, p.y + c, p.y_step);
 }
 
 }  // namespace

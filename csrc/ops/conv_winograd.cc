@@ -1,11 +1,12 @@
-// lepton.Conv with the attribute winograd = 4: a 3x3 convolution with stride 1 by F(4x4, 3x3), see
-// winograd_f32.h. W is 36 matrices u[e] = (G w Gᵀ)[e], each [in_channels][out_channels], packed by
-// pack_gemm_f32 for the step's kernel; X is channels-last. Other operands: conv.cc.
+// lepton.Conv with the attribute winograd = 4: a 3x3 convolution with stride 1 by F(4x4, 3x3), or
+// with winograd = 2 a 5x5 one by F(2x2, 5x5), see winograd_f32.h. W is 36 matrices u[e] = (G w
+// Gᵀ)[e], each [in_channels][out_channels], packed by pack_gemm_f32 for the step's kernel; X is
+// channels-last. Other operands: conv.cc.
 //
 // A chunk is a block of tiles × a range of panels. Its patches are transformed into 36 matrices of
 // one row per tile, which are multiplied one after another, so that every panel of u is read once
-// per block; then the products of each tile become 4x4 pixels. All three stay in this thread's
-// scratch, in L2 while channels are few.
+// per block; then the products of each tile become 4x4 or 2x2 pixels. All three stay in this
+// thread's scratch, in L2 while channels are few.
 #include <algorithm>
 #include <string>
 
@@ -24,12 +25,13 @@ constexpr size_t kTilesPerBlock = 48, kMinTilesPerBlock = 12;
 
 // Where the tiles of one shape lie, how they are cut into chunks, and a thread's scratch in floats.
 struct TileGrid {
+  size_t side;                  // pixels of a tile, either way
   size_t rows, columns, tiles;  // of one image; of all
   GemmGrid grid;
   size_t v_step, m_step, panel_step;  // from product to product, from panel to panel
   size_t y_step;
   size_t floats() const {
-    return kWinogradProducts * (v_step + m_step) + kWinogradOutputs * y_step + padding;
+    return kWinogradProducts * (v_step + m_step) + side * side * y_step + padding;
   }
   size_t padding;
 };
@@ -52,10 +54,11 @@ GemmGrid cut(size_t tiles, size_t panels, size_t mr, size_t threads) {
 }
 
 TileGrid tile_grid(const ConvAttrs& conv, const ConvShape& shape, const GemmF32KernelInfo& kernel,
-                   int threads) {
+                   size_t side, int threads) {
   TileGrid g{};
-  g.rows = ceil_div(shape.window.out[1], kWinogradTile);
-  g.columns = ceil_div(shape.window.out[2], kWinogradTile);
+  g.side = side;
+  g.rows = ceil_div(shape.window.out[1], side);
+  g.columns = ceil_div(shape.window.out[2], side);
   g.tiles = shape.batch * g.rows * g.columns;
   const size_t nr = kernel.nr, panels = gemm_panels(kernel, conv.out_channels);
   g.grid = cut(g.tiles, panels, kernel.mr, threads);
@@ -70,6 +73,7 @@ TileGrid tile_grid(const ConvAttrs& conv, const ConvShape& shape, const GemmF32K
 class WinogradConv final : public Op {
  public:
   ConvAttrs conv;
+  size_t side = 4;  // of a tile
   const GemmF32KernelInfo* kernel = nullptr;
   EpilogueF32Kernel epilogue = nullptr;
   WinogradKernels transforms = {};
@@ -82,7 +86,7 @@ class WinogradConv final : public Op {
     LEPTON_RETURN_IF_ERROR(resolve_conv(conv, context.input(0).shape, &shape));
     LEPTON_RETURN_IF_ERROR(expect_residual(context, kFloatResidual, shape.y));
     LEPTON_RETURN_IF_ERROR(context.set_output(0, shape.y));
-    const TileGrid tiles = tile_grid(conv, shape, *kernel, context.threads());
+    const TileGrid tiles = tile_grid(conv, shape, *kernel, side, context.threads());
     context.set_scratch(context.threads() * tiles.floats() * sizeof(float));
     const bool has_residual = context.num_inputs() > kFloatResidual;
     context.set_run([this, shape, tiles, has_residual](const RunArgs& args) {
@@ -116,7 +120,7 @@ class WinogradConv final : public Op {
     float* v() const { return scratch; }
     float* m() const { return v() + kWinogradProducts * tiles.v_step; }
     float* y() const { return m() + kWinogradProducts * tiles.m_step; }
-    float* padding() const { return y() + kWinogradOutputs * tiles.y_step; }
+    float* padding() const { return y() + op.side * op.side * tiles.y_step; }
 
     void chunk_of_tiles() const {
       std::fill_n(padding(), op.conv.in_channels, 0.f);
@@ -131,8 +135,8 @@ class WinogradConv final : public Op {
     Corner corner(size_t t) const {
       const size_t tile = chunk.row + t, in_image = tile % (tiles.rows * tiles.columns);
       return {static_cast<int64_t>(tile / (tiles.rows * tiles.columns)),
-              static_cast<int64_t>(in_image / tiles.columns * kWinogradTile),
-              static_cast<int64_t>(in_image % tiles.columns * kWinogradTile)};
+              static_cast<int64_t>(in_image / tiles.columns * op.side),
+              static_cast<int64_t>(in_image % tiles.columns * op.side)};
     }
 
     void transform_input(size_t t) const {
@@ -178,20 +182,22 @@ class WinogradConv final : public Op {
       const WindowShape& s = shape.window;
       const size_t nr = op.kernel->nr, first = chunk.first * nr;
       const int64_t channels = op.conv.out_channels;
-      op.transforms.output({(chunk.last - chunk.first) * nr, m() + t * nr, tiles.m_step,
-                            tiles.panel_step, nr, y(), tiles.y_step});
+      const auto transform = op.side == 4 ? op.transforms.output_4x4 : op.transforms.output_2x2;
+      transform({(chunk.last - chunk.first) * nr, m() + t * nr, tiles.m_step, tiles.panel_step, nr,
+                 y(), tiles.y_step});
       EpilogueF32Params p = {};
-      p.m = std::min<int64_t>(kWinogradTile, s.out[2] - at.column);
+      const int64_t side = static_cast<int64_t>(op.side);
+      p.m = std::min<int64_t>(side, s.out[2] - at.column);
       p.n = std::min<size_t>(chunk.last * nr, channels) - first;
       p.acc_stride = tiles.y_step;
       p.bias = op.bias == nullptr ? nullptr : op.bias + first;
       p.residual_stride = p.dst_stride = channels;
       p.min = op.min;
       p.max = op.max;
-      const int64_t rows = std::min<int64_t>(kWinogradTile, s.out[1] - at.row);
+      const int64_t rows = std::min<int64_t>(side, s.out[1] - at.row);
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t pixel = (at.image * s.out[1] + at.row + i) * s.out[2] + at.column;
-        p.acc = y() + i * kWinogradTile * tiles.y_step;
+        p.acc = y() + i * side * tiles.y_step;
         p.residual = residual == nullptr ? nullptr : residual + pixel * channels + first;
         p.dst = dst + pixel * channels + first;
         op.epilogue(p);
@@ -200,11 +206,15 @@ class WinogradConv final : public Op {
   };
 };
 
-Status check_geometry(const ConvAttrs& conv) {
+Status check_geometry(const ConvAttrs& conv, int64_t side) {
   const Window& w = conv.window;
-  if (w.rank != 2 || w.kernel[1] != 3 || w.kernel[2] != 3 || w.stride[1] != 1 || w.stride[2] != 1 ||
-      w.dilation[1] != 1 || w.dilation[2] != 1 || conv.group != 1)
-    return invalid_model("winograd is for 3x3 convolutions with stride 1, dilation 1, one group");
+  const int64_t taps = static_cast<int64_t>(kWinogradPatch) - side + 1;
+  if (w.rank != 2 || w.kernel[1] != taps || w.kernel[2] != taps || w.stride[1] != 1 ||
+      w.stride[2] != 1 || w.dilation[1] != 1 || w.dilation[2] != 1 || conv.group != 1) {
+    const std::string kernel = std::to_string(taps) + "x" + std::to_string(taps);
+    return invalid_model("winograd is for " + kernel +
+                         " convolutions with stride 1, dilation 1, one group");
+  }
   if (!conv.channels_last) return unsupported("winograd over a channels-first X");
   return {};
 }
@@ -213,10 +223,11 @@ Status check_geometry(const ConvAttrs& conv) {
 
 Status make_winograd_conv_f32(const StepDesc& step, const ConvAttrs& conv,
                               std::unique_ptr<Op>* out) {
-  if (step.attrs->i("winograd") != static_cast<int64_t>(kWinogradTile))
-    return unsupported("winograd tiles other than 4x4");
-  LEPTON_RETURN_IF_ERROR(check_geometry(conv));
+  const int64_t side = step.attrs->i("winograd");
+  if (side != 4 && side != 2) return unsupported("winograd tiles other than 4x4 and 2x2");
+  LEPTON_RETURN_IF_ERROR(check_geometry(conv, side));
   auto op = std::make_unique<WinogradConv>();
+  op->side = static_cast<size_t>(side);
   op->conv = conv;
   op->kernel = gemm_f32_kernels().find(step.kernel);
   if (op->kernel == nullptr)

@@ -1,6 +1,8 @@
-// winograd_f32: the two transforms of a 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3).
+// winograd_f32: the transforms of convolutions with stride 1 by Winograd's F(4x4, 3x3) and
+// F(2x2, 5x5), which differ in that of the output alone.
 //
-// A tile of 4x4 outputs needs a 6x6 patch of X; 36 products of channels replace its 144. With the
+// A tile of 4x4 outputs of a 3x3 convolution, or of 2x2 of a 5x5 one, needs a 6x6 patch of X; 36
+// products of channels replace its 144, or 100. With the
 // points 0, ±1/√2, ±√2 and infinity,
 //   input:   v = Bᵀ d B           one 6x6 patch d, every channel by itself
 //   output:  y = Aᵀ m A           m[e] = v[e] · u[e], u = G w Gᵀ from pack time
@@ -10,6 +12,8 @@
 //        | 0 −r/2 −1/2    r    1  0 |        | 0 s  −s  2r −2r  1 |      s = r/4
 //        | 0  r/2 −1/2   −r    1  0 |
 //        | 0    1    0 −5/2    0  1 |
+// and for 2x2 outputs Aᵀ is its first two rows, the second with a 1 at the end.
+//
 // These points keep all entries near one, so the error stays within a few times that of a direct
 // sum (the points 0, ±1, ±2 lose twice as much). Method: Lavin and Gray, arXiv 1509.09308; choice
 // of points: Barabasz et al., arXiv 1803.10986. G: lowering/winograd.py.
@@ -22,8 +26,7 @@
 
 namespace lepton {
 
-constexpr size_t kWinogradTile = 4, kWinogradPatch = 6;
-constexpr size_t kWinogradOutputs = 16, kWinogradProducts = 36;
+constexpr size_t kWinogradPatch = 6, kWinogradProducts = 36;
 
 struct WinogradInputParams {
   size_t channels;
@@ -44,7 +47,8 @@ struct WinogradOutputParams {
 
 struct WinogradKernels {
   void (*input)(const WinogradInputParams&);
-  void (*output)(const WinogradOutputParams&);
+  void (*output_4x4)(const WinogradOutputParams&);
+  void (*output_2x2)(const WinogradOutputParams&);
 };
 
 #define LEPTON_WINOGRAD_F32(name, isa, lanes) WinogradKernels name();

@@ -58,6 +58,9 @@ def test_conv_integer(group: int, dtype: str) -> None:
         ((2, 24, 7, 7), (40, 24, 3, 3), {"pads": [1] * 4}, False),
         ((2, 24, "h", 14), (40, 24, 3, 3), {"pads": [1] * 4}, False),
         ((2, 8, 13, 14), (40, 8, 3, 3), {"pads": [1] * 4}, False),
+        ((2, 24, 7, 7), (40, 24, 5, 5), {"pads": [2] * 4}, True),
+        ((2, 24, 4, 4), (40, 24, 5, 5), {"pads": [2] * 4}, False),
+        ((2, 24, 7, 7), (40, 24, 5, 3), {"pads": [2] * 4}, False),
     ],
 )
 def test_winograd_where_it_pays(

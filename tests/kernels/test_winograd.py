@@ -1,4 +1,4 @@
-"""F(4x4, 3x3): the transforms by themselves, and whole convolutions against float64."""
+"""F(4x4, 3x3) and F(2x2, 5x5): the transforms, and whole convolutions against float64."""
 
 from __future__ import annotations
 
@@ -11,27 +11,32 @@ import pytest
 from conv_oracle import conv_attrs, convolve
 from harness import run_op
 from lepton_rt import UnsupportedError, _core
-from lepton_rt.lowering.winograd import transform_weights
+from lepton_rt.lowering.winograd import tile_of, transform_weights
 from onnx_oracle import channels_last
 
 Array = npt.NDArray[Any]
 LINES = [line for line in _core.kernels() if line["family"] == "winograd_f32" and line["available"]]
 
 
-def toom_cook() -> tuple[Array, Array, Array]:
-    """B [6, 6], G [6, 3], A [6, 4] from the Vandermonde matrix of the points, last one infinity."""
+def toom_cook(taps: int) -> tuple[Array, Array, Array]:
+    """B [6, 6], G [6, taps], A [6, 7 - taps] from the Vandermonde matrix of the points.
+
+    The last one is infinity.
+    """
     root = np.sqrt(2.0)
     points = np.array([0, 1 / root, -1 / root, root, -root])
     vandermonde = np.vstack([np.vander(points, 6, increasing=True), np.eye(6)[5]])
-    g, a = vandermonde[:, :3].copy(), vandermonde[:, :4].copy()
-    g[5], a[5] = np.eye(3)[2], np.eye(4)[3]
+    tile = 7 - taps
+    g, a = vandermonde[:, :taps].copy(), vandermonde[:, :tile].copy()
+    g[5], a[5] = np.eye(taps)[-1], np.eye(tile)[-1]
     b = np.linalg.inv(vandermonde).T
     # The contract's scaling: what divides a row of b moves to that of g.
     scale = np.array([np.prod(p - points[points != p]) for p in points] + [1.0])
     return (b * scale[:, None]), g / scale[:, None], a
 
 
-B, G, A = toom_cook()
+MATRICES = {taps: toom_cook(taps) for taps in (3, 5)}
+B = MATRICES[3][0]
 
 
 @pytest.mark.parametrize("name", [line["name"] for line in LINES])
@@ -48,16 +53,20 @@ def test_input_transform(name: str, channels: int, at_start: bool) -> None:
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line["name"])
 @pytest.mark.parametrize("panels", [1, 3])
+@pytest.mark.parametrize("taps", [3, 5])
 @pytest.mark.parametrize("at_start", [False, True])
-def test_output_transform(line: dict[str, Any], panels: int, at_start: bool) -> None:
+def test_output_transform(line: dict[str, Any], taps: int, panels: int, at_start: bool) -> None:
+    tile, a = 7 - taps, MATRICES[taps][2]
     rng = np.random.default_rng(panels)
     for width in (line["nr"], 4 * line["nr"]):
         m = rng.standard_normal((36, panels, width)).astype(np.float32)
-        y = _core.testing.winograd_output(kernel=line["name"], m=m, at_start=at_start)
+        y = _core.testing.winograd_output(
+            kernel=line["name"], m=m, tile=tile, at_start=at_start
+        )
         flat = m.reshape(36, -1).astype(np.float64)
-        exact = np.kron(A.T, A.T) @ flat
-        bound = 12 * 2.0**-24 * (np.kron(np.abs(A.T), np.abs(A.T)) @ np.abs(flat))
-        assert (np.abs(y.reshape(16, -1) - exact) <= bound).all()
+        exact = np.kron(a.T, a.T) @ flat
+        bound = 12 * 2.0**-24 * (np.kron(np.abs(a.T), np.abs(a.T)) @ np.abs(flat))
+        assert (np.abs(y.reshape(tile * tile, -1) - exact) <= bound).all()
 
 
 SHAPES = {  # n, c, h, w, m, pads
@@ -79,9 +88,10 @@ def error_bound(x: Array, w: Array, pads: list[int]) -> float:
     Twelve roundings for either transform, one for every channel, and one of the weights.
     """
     largest = float(np.abs(x).max(initial=0.0))
-    patch = np.abs(B) @ np.full((6, 6), largest) @ np.abs(B).T
-    weights = np.abs(G) @ np.abs(w.astype(np.float64)).sum(1) @ np.abs(G).T
-    outputs = np.abs(A.T) @ (patch * weights) @ np.abs(A)
+    b, g, a = MATRICES[w.shape[2]]
+    patch = np.abs(b) @ np.full((6, 6), largest) @ np.abs(b).T
+    weights = np.abs(g) @ np.abs(w.astype(np.float64)).sum(1) @ np.abs(g).T
+    outputs = np.abs(a.T) @ (patch * weights) @ np.abs(a)
     return float((w.shape[1] + 26) * 2.0**-24 * outputs.max())
 
 
@@ -93,7 +103,7 @@ def winograd(
     (y,) = run_op(
         "lepton.Conv",
         [channels_last(x), packed, *rest],
-        conv_attrs(w, 1, attrs) | {"winograd": 4},
+        conv_attrs(w, 1, attrs) | {"winograd": tile_of(w)},
         constants=[1, 2],
         kernel=kernel,
         isa=isa,
@@ -102,12 +112,15 @@ def winograd(
     return y
 
 
+@pytest.mark.parametrize("taps", [3, 5])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-def test_convolution(shape: tuple[Any, ...], isa: str) -> None:
+def test_convolution(shape: tuple[Any, ...], taps: int, isa: str) -> None:
     n, c, height, width, m, pads = shape
+    if taps == 5:
+        pads = [pad + 1 for pad in pads]
     rng = np.random.default_rng(c)
     x = rng.standard_normal((n, c, height, width)).astype(np.float32)
-    w = rng.standard_normal((m, c, 3, 3)).astype(np.float32)
+    w = rng.standard_normal((m, c, taps, taps)).astype(np.float32)
     bias = rng.standard_normal(m).astype(np.float32)
     exact = channels_last(convolve(x.astype(np.float64), w.astype(np.float64), pads=pads)) + bias
     residual = rng.standard_normal(exact.shape).astype(np.float32)
@@ -120,12 +133,13 @@ def test_convolution(shape: tuple[Any, ...], isa: str) -> None:
         np.testing.assert_allclose(y, np.clip(exact + residual, -0.5, 6), rtol=0, atol=bound)
 
 
-def test_error_is_near_that_of_a_direct_sum(isa: str) -> None:
+@pytest.mark.parametrize("taps", [3, 5])
+def test_error_is_near_that_of_a_direct_sum(taps: int, isa: str) -> None:
     """Root mean square error of a typical layer, relative to the spread of its result."""
     rng = np.random.default_rng(5)
     x = np.maximum(rng.standard_normal((1, 128, 16, 16)), 0).astype(np.float32)
-    w = (rng.standard_normal((64, 128, 3, 3)) / 30).astype(np.float32)
-    pads = [1] * 4
+    w = (rng.standard_normal((64, 128, taps, taps)) / 30).astype(np.float32)
+    pads = [taps // 2] * 4
     exact = channels_last(convolve(x.astype(np.float64), w.astype(np.float64), pads=pads))
     error = winograd(x, w, [None], {"pads": pads}, isa, 1) - exact
     assert np.sqrt((error**2).mean()) < 2e-6 * exact.std()
@@ -147,7 +161,7 @@ def test_bad_attributes(change: dict[str, Any], message: str, isa: str) -> None:
         winograd(np.zeros((1, 16, 8, 8), np.float32), w, [None], change, isa, 1)
 
 
-@pytest.mark.parametrize("change", [{"winograd": 6}, {"channels_last": 0}])
+@pytest.mark.parametrize("change", [{"winograd": 6}, {"winograd": 3}, {"channels_last": 0}])
 def test_unsupported(change: dict[str, Any], isa: str) -> None:
     w = np.ones((16, 16, 3, 3), np.float32)
     kernel = _core.select_kernel("gemm_f32", isa)

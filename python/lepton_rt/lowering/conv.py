@@ -72,7 +72,7 @@ def _float_conv(node: Node, context: LowerContext) -> Step | None:
         rhs, transformed = _float_weights(node, context, weights)
         kernel, packed, note = rhs.kernel, rhs.data, rhs.note
         if transformed:
-            attrs["winograd"] = winograd.TILE
+            attrs["winograd"] = winograd.tile_of(weights)
     operands = list(node.inputs)
     operands[1] = context.add_constant(packed, f"{node.inputs[1]}.packed")
     return Step("lepton.Conv", operands, list(node.outputs), attrs, kernel, note=note)
@@ -92,7 +92,8 @@ def _float_weights(node: Node, context: LowerContext, weights: Array) -> tuple[P
         notes.append(sparse.note)
     if not fast:
         return pack_float_rhs(context, taps, "; ".join(filter(None, notes))), False
-    notes.append("Winograd F(4x4, 3x3)")
+    tile, taps_wide = winograd.tile_of(weights), weights.shape[2]
+    notes.append(f"Winograd F({tile}x{tile}, {taps_wide}x{taps_wide})")
     kernel = context.select("gemm_f32")
     packed = _core.pack_gemm_f32(kernel, winograd.transform_weights(weights))
     return PackedRhs(kernel, packed, "; ".join(filter(None, notes))), True
