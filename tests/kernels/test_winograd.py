@@ -60,9 +60,7 @@ def test_output_transform(line: dict[str, Any], taps: int, panels: int, at_start
     rng = np.random.default_rng(panels)
     for width in (line["nr"], 4 * line["nr"]):
         m = rng.standard_normal((36, panels, width)).astype(np.float32)
-        y = _core.testing.winograd_output(
-            kernel=line["name"], m=m, tile=tile, at_start=at_start
-        )
+        y = _core.testing.winograd_output(kernel=line["name"], m=m, tile=tile, at_start=at_start)
         flat = m.reshape(36, -1).astype(np.float64)
         exact = np.kron(a.T, a.T) @ flat
         bound = 12 * 2.0**-24 * (np.kron(np.abs(a.T), np.abs(a.T)) @ np.abs(flat))
