@@ -261,35 +261,46 @@ struct Summer {
   bool r_signed;
 };
 
-// Bytes of every column of every row. change(group, i, v): what happens to the scaled sums, which
-// start from an offset.
+// What becomes of scaled sums, which start from an offset: change(group, i, v), then clamp(rint(v)
+// + zero_point, lo, hi).
+struct Range {
+  int32_t zero_point, lo, hi;
+  bool fits_int32;  // where scales are moderate
+};
+
+// Bytes of every column of every row.
 template <typename Change>
-inline void store_bytes(const EpilogueS8Params& params, const Bytes& bytes, __m512 offset_f32x16,
+inline void store_bytes(const EpilogueS8Params& params, const Range& range, __m512 offset_f32x16,
                         const Change& change) {
   uint8_t* const dst = static_cast<uint8_t*>(params.dst);
-  const auto run = [&](const auto& group, size_t i) {
-    __m512 v[4];
-    group.load(i, offset_f32x16, v);
-    change(group, i, v);
-    group.store(dst, params.dst_stride, i, bytes(v));
+  const Bytes<true> guarded(range.zero_point, range.lo, range.hi);
+  const Bytes<false> plain(range.zero_point, range.lo, range.hi);
+  const bool may_be_plain = range.fits_int32 && is_whole_range(range.lo, range.hi);
+  const auto rows = [&](const auto& group, size_t step, const auto& bytes) {
+    for (size_t i = 0; i < params.m; i += step) {
+      __m512 v[4];
+      group.load(i, offset_f32x16, v);
+      change(group, i, v);
+      group.store(dst, params.dst_stride, i, bytes(v));
+    }
   };
   size_t j = 0;
   for (; j + 64 <= params.n; j += 64) {
     const Wide columns(params, j);
-    for (size_t i = 0; i < params.m; ++i) run(columns, i);
+    if (may_be_plain && are_moderate(columns.scale_f32x16))
+      rows(columns, 1, plain);
+    else
+      rows(columns, 1, guarded);
   }
-  for (; j < params.n; j += 16) {
-    const Tall columns(params, j);
-    for (size_t i = 0; i < params.m; i += 4) run(columns, i);
-  }
+  for (; j < params.n; j += 16) rows(Tall(params, j), 4, guarded);
 }
 
 // add(v, residual): changes scaled sums by their bytes of the residual.
 template <typename Add>
-inline void add_bytes(const EpilogueS8Params& params, const Bytes& bytes, __m512 offset_f32x16,
+inline void add_bytes(const EpilogueS8Params& params, const Range& range, __m512 offset_f32x16,
                       const Add& add) {
   const uint8_t* const residual = static_cast<const uint8_t*>(params.residual);
-  store_bytes(params, bytes, offset_f32x16, [&](const auto& group, size_t i, __m512(&v)[4]) {
+  store_bytes(params, range, offset_f32x16, [&](const auto& group, size_t i, __m512(&v)[4]) {
     __m128i r_i8x16[4];
 #pragma GCC unroll 4
     for (size_t k = 0; k < 4; ++k) {
@@ -307,25 +318,26 @@ inline void add_bytes(const EpilogueS8Params& params, const Bytes& bytes, __m512
 void epilogue_s8_requantize_avx512(const EpilogueS8Params& shared) {
   const EpilogueS8Params params = shared;
   const Requantize& r = params.requantize;
-  store_bytes(params, Bytes(r.zero_point, r.lo, r.hi), no_offset(),
+  store_bytes(params, {r.zero_point, r.lo, r.hi, true}, no_offset(),
               [](const auto&, size_t, const __m512(&)[4]) {});
 }
 
 void epilogue_s8_requantize_add_avx512(const EpilogueS8Params& shared) {
   const EpilogueS8Params params = shared;
   const Requantize& r = params.requantize;
-  const Bytes bytes(r.out_zero_point, r.out_lo, r.out_hi);
+  const Range range = {r.out_zero_point, r.out_lo, r.out_hi, false};
   if (scales_are_moderate(r))
-    add_bytes(params, bytes, no_offset(), Adder<ReciprocalDivider>(params));
+    add_bytes(params, range, no_offset(), Adder<ReciprocalDivider>(params));
   else
-    add_bytes(params, bytes, no_offset(), Adder<Divider>(params));
+    add_bytes(params, range, no_offset(), Adder<Divider>(params));
 }
 
 void epilogue_s8_requantize_sum_avx512(const EpilogueS8Params& shared) {
   const EpilogueS8Params params = shared;
   const Requantize& r = params.requantize;
   const Summer add(params);
-  add_bytes(params, Bytes(r.zero_point, r.lo, r.hi), add.offset_f32x16, add);
+  add_bytes(params, {r.zero_point, r.lo, r.hi, is_moderate_residual(r.r_scale)}, add.offset_f32x16,
+            add);
 }
 
 void epilogue_s8_s32_avx512(const EpilogueS8Params& shared) {

@@ -166,7 +166,7 @@ __attribute__((noinline)) void finish_rows(const GemmS8FusedParams& params, cons
                                            const int32_t* acc, size_t vectors, size_t row,
                                            size_t count) {
   const Scaled scaled(params, finish, row);
-  const Bytes bytes(finish.zero_point, finish.lo, finish.hi);
+  const Bytes<true> bytes(finish.zero_point, finish.lo, finish.hi);
   const __m512i flip_i8x64 = _mm512_set1_epi8(static_cast<char>(finish.flip));
   const size_t n = params.n, stride = params.dst_stride;
   uint8_t* dst = params.dst + row * stride;
