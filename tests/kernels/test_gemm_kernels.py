@@ -504,27 +504,37 @@ def to_float(acc: Array, bias: Array | None, scale: Array) -> Array:
 @pytest.mark.parametrize("at_start", PLACEMENTS)
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 @pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("bounds", [(3, 250), (0, 255)])
+@pytest.mark.parametrize("largest", [0.5, 3.0])
 def test_requantize(
-    line: Line, rng: np.random.Generator, at_start: bool, dtype: str, has_bias: bool
+    line: Line,
+    rng: np.random.Generator,
+    at_start: bool,
+    dtype: str,
+    has_bias: bool,
+    bounds: tuple[int, int],
+    largest: float,
 ) -> None:
     low = int(np.iinfo(dtype).min)
+    lo, hi = (low + bound for bound in bounds)
     for (m, n), gap in itertools.product(EXTENTS, (0, 3)):
         acc = accumulators(rng, m, n)
         bias = rng.integers(-99, 99, n, dtype=np.int32) if has_bias else None
-        scale = rng.choice([0.5, 0.25, 0.1, 0.0173], n).astype(np.float32)
-        constants = {"zero_point": low + 120, "lo": low + 3, "hi": low + 250}
+        scale = rng.choice([largest, -0.5, 0.25, 0.1, 0.0173], n).astype(np.float32)
+        constants = {"zero_point": low + 120, "lo": lo, "hi": hi}
         got = run_epilogue_s8(line, acc, bias, scale, None, constants, dtype, gap, at_start)
-        want = quantize(to_float(acc, bias, scale), low + 120, low + 3, low + 250)
+        want = quantize(to_float(acc, bias, scale), low + 120, lo, hi)
         np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("line", lines("epilogue_s8", "requantize"))
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
-def test_requantize_what_is_not_finite(line: Line, dtype: str) -> None:
+@pytest.mark.parametrize(("lo", "hi", "n"), [(3, 250, 37), (0, 255, 131)])
+def test_requantize_what_is_not_finite(line: Line, dtype: str, lo: int, hi: int, n: int) -> None:
     """NaN gives lo; infinities and what int32 cannot hold give the bound on their side."""
-    low, n = int(np.iinfo(dtype).min), 37
-    constants = {"zero_point": low + 120, "lo": low + 3, "hi": low + 250}
-    for scale, want in [(np.nan, (3, 3, 3)), (np.inf, (3, 3, 250)), (3e38, (3, 120, 250))]:
+    low = int(np.iinfo(dtype).min)
+    constants = {"zero_point": low + 120, "lo": low + lo, "hi": low + hi}
+    for scale, want in [(np.nan, (lo, lo, lo)), (np.inf, (lo, lo, hi)), (3e38, (lo, 120, hi))]:
         for acc, expected in zip((-5, 0, 5), want):
             sums, scales = np.full((3, n), acc, np.int32), np.full(n, scale, np.float32)
             got = run_epilogue_s8(line, sums, None, scales, None, constants, dtype, 0, False)
@@ -583,12 +593,20 @@ def fma(a: Array, b: Array | np.float32, c: Array | np.float32) -> Array:
 @pytest.mark.parametrize("at_start", PLACEMENTS)
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 @pytest.mark.parametrize("r_dtype", ["uint8", "int8"])
-@pytest.mark.parametrize("r_scale", [0.5, 0.0831])
+@pytest.mark.parametrize("r_scale", [0.5, 0.0831, 2.0**20, 2.0**30])
+@pytest.mark.parametrize("bounds", [(1, 254), (0, 255)])
 def test_requantize_sum(
-    line: Line, rng: np.random.Generator, at_start: bool, dtype: str, r_dtype: str, r_scale: float
+    line: Line,
+    rng: np.random.Generator,
+    at_start: bool,
+    dtype: str,
+    r_dtype: str,
+    r_scale: float,
+    bounds: tuple[int, int],
 ) -> None:
     low, r_low = int(np.iinfo(dtype).min), int(np.iinfo(r_dtype).min)
-    constants: dict[str, Any] = {"zero_point": low + 99, "lo": low + 1, "hi": low + 254}
+    lo, hi = (low + bound for bound in bounds)
+    constants: dict[str, Any] = {"zero_point": low + 99, "lo": lo, "hi": hi}
     constants |= {"r_scale": np.float32(r_scale), "r_zero_point": r_low + 40}
     offset = np.float32(-(r_low + 40)) * np.float32(r_scale)
     for (m, n), gap in itertools.product(EXTENTS, (0, 3)):
@@ -599,15 +617,16 @@ def test_requantize_sum(
         got = run_epilogue_s8(line, acc, bias, scale, residual, constants, dtype, gap, at_start)
         product = fma(to_float(acc, bias, np.ones_like(scale)), scale, offset)
         v = fma(residual, np.float32(r_scale), product)
-        np.testing.assert_array_equal(got, quantize(v, low + 99, low + 1, low + 254))
+        np.testing.assert_array_equal(got, quantize(v, low + 99, lo, hi))
 
 
 @pytest.mark.parametrize("line", lines("epilogue_s8", "requantize_sum"))
-def test_requantize_sum_of_what_is_not_finite(line: Line) -> None:
-    constants = {"zero_point": 120, "lo": 3, "hi": 250}
-    residual = np.full((1, 37), 9, np.uint8)
-    for scale, acc, want in [(np.nan, 1, 3), (np.inf, -1, 3), (np.inf, 1, 250), (3e38, 9, 250)]:
-        sums, scales = np.full((1, 37), acc, np.int32), np.full(37, scale, np.float32)
+@pytest.mark.parametrize(("lo", "hi", "n"), [(3, 250, 37), (0, 255, 131)])
+def test_requantize_sum_of_what_is_not_finite(line: Line, lo: int, hi: int, n: int) -> None:
+    constants = {"zero_point": 120, "lo": lo, "hi": hi}
+    residual = np.full((1, n), 9, np.uint8)
+    for scale, acc, want in [(np.nan, 1, lo), (np.inf, -1, lo), (np.inf, 1, hi), (3e38, 9, hi)]:
+        sums, scales = np.full((1, n), acc, np.int32), np.full(n, scale, np.float32)
         got = run_epilogue_s8(line, sums, None, scales, residual, constants, "uint8", 0, False)
         assert (got == want).all()
 
