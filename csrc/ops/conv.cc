@@ -24,6 +24,9 @@
 //     with the attribute winograd: see conv_winograd.cc and conv_winograd_s8.cc
 //   gemm_bf16_*: the same values as bfloat16, packed by pack_gemm_bf16
 //   gemm_s8_sparse_*, gemm_f32_sparse_*: the blob of gemm_sparse.h of the same, group = 1
+//   gemm_s8_* that read windows, with the attribute planar (X not channels-last, group = 1, two
+//     spatial dimensions): pack_gemm_s8 of w[rows · C · columns up to a multiple of 4][M], the
+//     kernel's axes in the order row, channel, column, and zeros beyond its columns
 //   depthwise_f32_*: float32 w[taps][channels]
 //   depthwise_s8_*: pack_depthwise_s8 of the same
 //
@@ -70,7 +73,7 @@ struct ConvGrid {
         rows(round_up(grid.rows_per_chunk * row_stride * row_element, kCacheLine)),
         padded(conv, shape, row_element) {
     if (padded.bytes() != 0) rows += kCacheLine;  // for the blocks of the last row
-    if (!is_either_layout(conv, shape.window))
+    if (!conv.planar && !is_either_layout(conv, shape.window))
       image = round_up(shape.batch * shape.window.in_pixels() * conv.in_channels * in_element,
                        kCacheLine);
   }
@@ -253,6 +256,7 @@ class ConvS8 final : public Op {
     LEPTON_RETURN_IF_ERROR(expect_residual(context, kConvResidual, shape.y));
     LEPTON_RETURN_IF_ERROR(context.set_output(0, shape.y));
     const ConvGrid grid = cut_into_chunks(shape, context.threads());
+    if (conv.planar && !grid.windows) return invalid_model("planes cannot be read by this window");
     context.set_scratch(grid.bytes(context.threads()));
     const bool has_residual = adds_bytes(q.kind);
     if (has_residual) context.allow_in_place(0, kConvResidual);
@@ -272,7 +276,7 @@ class ConvS8 final : public Op {
     const GemmGrid chunks =
         gemm_grid(shape.rows(), panels, plan.kernel->mr, lhs.row_bytes(plan.k), threads, kept);
     ConvGrid grid(conv, shape, chunks, lhs.row_stride(plan.k), 1, element);
-    if (windows && chunks.chunks() > 0) grid.use(windows);
+    if (windows && (conv.planar || chunks.chunks() > 0)) grid.use(windows);
     return grid;
   }
 
@@ -419,8 +423,11 @@ Status make_gemm_conv_s8(const StepDesc& step, const ConvAttrs& conv, std::uniqu
   auto op = std::make_unique<ConvS8>();
   op->conv = conv;
   LEPTON_RETURN_IF_ERROR(parse_conv_quantization(step, conv, &op->q));
+  op->conv.planar = step.attrs->i("planar", 0) != 0;
+  if (op->conv.planar && (conv.channels_last || conv.group != 1))
+    return invalid_model("planar convolutions take X in channels-first, in one group");
   GemmS8Plan& plan = op->plan;
-  LEPTON_RETURN_IF_ERROR(read_weights(step, conv, op.get()));
+  LEPTON_RETURN_IF_ERROR(read_weights(step, op->conv, op.get()));
   if (step.has_input(kConvBias))
     plan.bias = static_cast<const int32_t*>(step.inputs[kConvBias].data);
   if (step.has_input(kConvScale) && op->q.kind != EpilogueS8Kind::kS32)

@@ -12,11 +12,17 @@ struct ConvAttrs {
   Window window;
   int64_t in_channels = 0, out_channels = 0, group = 1;
   bool channels_last = true;
+  bool planar = false;      // X is channels-first, and products read its planes (conv_windows.h)
   Isa isa = Isa::k_scalar;  // the step's
 
   int64_t in_per_group() const { return in_channels / group; }
   int64_t out_per_group() const { return out_channels / group; }
-  int64_t depth() const { return window.taps() * in_per_group(); }  // k of one group's product
+  // A row of the window in one plane, as the product takes it: up to whole quads.
+  int64_t planar_run() const { return (window.kernel[2] + 3) / 4 * 4; }
+  // k of one group's product.
+  int64_t depth() const {
+    return planar ? window.kernel[1] * in_channels * planar_run() : window.taps() * in_per_group();
+  }
 };
 
 // Reads and bounds the attributes: taps · in_channels cannot overflow afterwards.

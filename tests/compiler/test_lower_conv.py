@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import lepton_rt
-from conv_oracle import convolve
+from conv_oracle import convolve, requantize
 from lepton_rt import _core
 from lepton_rt.graph.ir import Graph
 from lepton_rt.lower import LowerContext
@@ -165,3 +165,51 @@ def test_sessions_run_integer_winograd_exactly(monkeypatch: pytest.MonkeyPatch) 
     direct = lepton_rt.Session(data, threads=1, isa="avx2")
     assert not [s for s in direct.explain() if "exact Winograd" in s.note]
     np.testing.assert_array_equal(session.run(x), direct.run(x))
+
+
+@pytest.mark.parametrize("isa", _core.usable_isas())
+@pytest.mark.parametrize(
+    ("kernel", "attrs", "expected"),
+    [
+        ((7, 7), {"strides": [2, 2], "pads": [3] * 4}, True),
+        ((3, 3), {"strides": [2, 2], "auto_pad": "SAME_UPPER"}, True),
+        ((5, 5), {"pads": [2] * 4}, False),  # would multiply by 3 zeros in 8 taps
+        ((3, 3), {"dilations": [1, 2]}, False),
+        ((3, 3), {"strides": [4, 1]}, False),
+        ((1, 1), {}, False),
+    ],
+    ids=str,
+)
+def test_first_layers_read_planes(
+    isa: str, kernel: tuple[int, int], attrs: dict[str, Any], expected: bool
+) -> None:
+    """Where a kernel reads windows; weights whose zero is not 0, against the oracle."""
+    rng = np.random.default_rng(1)
+    w = rng.integers(20, 237, (20, 3, *kernel)).astype(np.uint8)
+    zero = rng.integers(120, 137, 20).astype(np.uint8)
+    x = rng.integers(0, 256, (2, 3, 31, 30)).astype(np.uint8)
+    names = ["x", "s", "z", "w", "ws", "wz", "t", "z"]
+    constants = {"s": np.float32(1), "z": np.uint8(120), "w": w, "wz": zero}
+    constants |= {"ws": np.full(20, 0.01, np.float32), "t": np.float32(16)}
+    graph = helper.make_graph(
+        [helper.make_node("QLinearConv", names, ["y"], **attrs)],
+        "first",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    session = lepton_rt.Session(model.SerializeToString(), threads=1, isa=isa)
+    (note,) = [s.note for s in session.explain() if s.op == "lepton.QLinearConv"]
+    reads_windows = any(
+        line["family"] == "gemm_s8_windows" and line["isa"] == isa for line in _core.kernels()
+    )
+    assert ("planes" in note) == (expected and reads_windows)
+    geometry = {name: value for name, value in attrs.items() if name != "auto_pad"}
+    if "auto_pad" in attrs:
+        geometry["pads"] = [1, 0, 1, 1]  # 31 and 30 by 3 with steps of 2
+    wide = w.astype(np.int64) - zero.astype(np.int64)[:, None, None, None]
+    sums = convolve(x.astype(np.int64) - 120, wide, **geometry)
+    scale = np.full(20, np.float32(1) * np.float32(0.01) / np.float32(16), np.float32)
+    want = requantize(np.moveaxis(sums, 1, -1), scale, 120, 0, 255)
+    np.testing.assert_array_equal(session.run(x), np.moveaxis(want, -1, 1))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from conv_oracle import conv_attrs, convolve, pack_s8
+from conv_oracle import conv_attrs, convolve, pack_s8, requantize
 from harness import run_op
 from lepton_rt import _core
 from onnx_oracle import channels_last
@@ -91,3 +91,79 @@ def test_convolution_in_chunks(name: str, dtype: str, threads: int, isa: str) ->
     )
     want = convolve(x.astype(np.int64) - zero, weights.astype(np.int64), **attrs)
     np.testing.assert_array_equal(got, channels_last(want) + bias)
+
+
+PLANAR = {  # n, c, h, w, kernel, strides, pads
+    "seven by seven": (2, 3, 29, 33, (7, 7), [2, 2], [3, 3, 3, 3]),
+    "three by three": (3, 3, 20, 15, (3, 3), [2, 2], [1, 1, 0, 0]),
+    "whole quads": (1, 2, 17, 23, (2, 8), [1, 3], [0, 2, 1, 5]),
+    "one column": (2, 1, 19, 9, (3, 1), [1, 1], [1, 0, 1, 0]),
+    "chunks of images": (5, 4, 12, 13, (5, 3), [1, 2], [2, 1, 2, 1]),
+}
+
+
+def planar(w: Array) -> Array:
+    """[M, C, rows, columns] to [rows * C * columns up to a multiple of four, M]."""
+    wide = np.pad(w, [(0, 0), (0, 0), (0, 0), (0, -w.shape[3] % 4)])
+    return np.ascontiguousarray(wide.transpose(2, 1, 3, 0)).reshape(-1, w.shape[0])
+
+
+@pytest.mark.parametrize("name", PLANAR)
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("out", ["uint8", "int32"])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("line", lines())
+def test_planes_read_as_they_lie(name: str, dtype: str, out: str, threads: int, line: Line) -> None:
+    n, c, h, w, kernel, strides, pads = PLANAR[name]
+    rng = np.random.default_rng(3)
+    info = np.iinfo(dtype)
+    x = extremes(rng, (n, c, h, w), info.min, info.max).astype(dtype)
+    weights = extremes(rng, (70, c, *kernel), -128, 127).astype(np.int8)
+    zero = int(info.min) + 7
+    bias = rng.integers(-5000, 5000, 70).astype(np.int32)
+    scale = rng.choice([1e-3, 3e-3], 70).astype(np.float32)
+    twin = line["name"].replace("_windows", "")
+    packed = _core.pack_gemm_s8(twin, planar(weights))
+    attrs: dict[str, Any] = {"strides": strides, "pads": pads}
+    extra = {"x_zero_point": zero, "y_zero_point": 9, "channels_last": 0, "planar": 1}
+    (got,) = run_op(
+        "lepton.QLinearConv",
+        [x, packed, bias, *([] if out == "int32" else [scale])],
+        conv_attrs(weights, 1, attrs) | extra,
+        constants=[1, 2, 3][: 3 if out == "uint8" else 2],
+        outputs=[out],
+        kernel=twin,
+        isa=line["isa"],
+        threads=threads,
+    )
+    sums = channels_last(convolve(x.astype(np.int64) - zero, weights.astype(np.int64), **attrs))
+    want = sums + bias
+    np.testing.assert_array_equal(
+        got, want if out == "int32" else requantize(want, scale, 9, 0, 255)
+    )
+
+
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {"channels_last": 1},
+        {"dilations": [1, 2]},
+        {"strides": [4, 1]},
+        {"group": 3},
+    ],
+    ids=str,
+)
+def test_planes_that_no_window_reads_are_refused(attrs: dict[str, Any]) -> None:
+    x, weights = np.zeros((1, 3, 9, 9), np.uint8), np.zeros((6, 3, 3, 3), np.int8)
+    packed = _core.pack_gemm_s8("gemm_s8_4x8c4_scalar", planar(weights))
+    base = {"channels_last": 0, "planar": 1, "x_zero_point": 0, "y_zero_point": 0}
+    with pytest.raises(Exception, match=r"planar|planes"):
+        run_op(
+            "lepton.QLinearConv",
+            [x, packed, np.zeros(6, np.int32), np.ones(6, np.float32)],
+            conv_attrs(weights, 1, {}) | base | attrs,
+            constants=[1, 2, 3],
+            outputs=["uint8"],
+            kernel="gemm_s8_4x8c4_scalar",
+            isa="scalar",
+        )

@@ -108,6 +108,7 @@ def _integer_conv(node: Node, context: LowerContext) -> Step | None:
     zero = context.constant(operands[5])
     zeros = np.zeros(1, weights.dtype) if zero is None else zero.reshape(-1)
     note, products = "", None
+    attrs = {**_geometry(node, weights), **result.attrs}
     if _is_depthwise(weights, group):
         kernel = context.select("depthwise_s8")
         wide = weights.reshape(group, -1).T.astype(np.int16) - zeros.astype(np.int16)
@@ -115,13 +116,15 @@ def _integer_conv(node: Node, context: LowerContext) -> Step | None:
     else:
         rhs = pack_rhs(context, _tap_major(weights, group), zeros)
         kernel, packed, note = rhs.kernel, rhs.data, rhs.note
+        if _reads_planes(node, weights, kernel):
+            packed = _core.pack_gemm_s8(kernel, _planar(weights, zeros), zeros)
+            attrs["planar"], note = 1, "planes read as they lie"
         products = _winograd_kernel(node, context, rhs, weights, zeros)
         if products is not None:
             kernel, packed = products, winograd_s8.pack_weights(products, weights, zeros)
             note = "exact Winograd F(2x2, 3x3)"
     channels = int(weights.shape[0])
     scale = np.ascontiguousarray(np.broadcast_to(result.scale, (channels,)))
-    attrs = {**_geometry(node, weights), **result.attrs}
     if products is not None:
         attrs["winograd"] = winograd_s8.TILE
     x_zero = context.constant(operands[2])
@@ -135,6 +138,42 @@ def _integer_conv(node: Node, context: LowerContext) -> Step | None:
         operands[9],
     ]
     return Step("lepton.QLinearConv", names, list(node.outputs), attrs, kernel, note=note)
+
+
+# Products by zeros that reading planes may cost: 8 taps for 7, 4 for 3.
+_MOST_PADDING = 1.5
+
+
+def _reads_planes(node: Node, weights: Array, kernel: str) -> bool:
+    """Whether the first layer's product reads channels-first images as they lie (conv.cc)."""
+    lines = _core.kernels()
+    chosen = next(line for line in lines if line["name"] == kernel)
+    twins = {(line["isa"], line["nr"]) for line in lines if line["family"] == "gemm_s8_windows"}
+    if chosen.get("form") != "u8" or (chosen["isa"], chosen["nr"]) not in twins:
+        return False
+    attrs, size = _geometry(node, weights), weights.shape[2:]
+    if attrs.get("channels_last", 1) or attrs["group"] != 1 or len(size) != 2 or size == (1, 1):
+        return False
+    steps = cast("list[int]", attrs.get("strides", [1, 1]))
+    dense = all(d == 1 for d in cast("list[int]", attrs.get("dilations", [1, 1])))
+    return (
+        dense
+        and all(step <= extent for step, extent in zip(steps, size, strict=True))
+        and _up_to_quads(size[1]) <= _MOST_PADDING * size[1]
+    )
+
+
+def _up_to_quads(columns: int) -> int:
+    return -(-columns // 4) * 4
+
+
+def _planar(weights: Array, zeros: Array) -> Array:
+    """[M, C, rows, columns] to [rows * C * columns up to whole quads, M]; the rest is w's zero."""
+    channels, _, _, columns = weights.shape
+    missing = [(0, 0), (0, 0), (0, 0), (0, _up_to_quads(columns) - columns)]
+    wide = np.pad(weights, missing)
+    wide[..., columns:] = np.broadcast_to(zeros, (channels,))[:, None, None, None]
+    return np.ascontiguousarray(wide.transpose(2, 1, 3, 0)).reshape(-1, channels)
 
 
 def _winograd_kernel(
