@@ -6,13 +6,15 @@ set(LEPTON_ISA_TABLE
   "avxvnni|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavxvnni"
   "avx512|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq"
   "avx512vnni|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni"
-  "amxint8|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mamx-tile -mamx-int8"
+  "avx512bf16|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16"
+  "amxint8|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mamx-tile -mamx-int8"
+  "amxbf16|x86_64|-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16"
 )
 
 # For tests on machines without them: AVX-512 by SIMDe, AMX by a model of its tiles (csrc/emulation).
 option(LEPTON_EMULATE "Compile kernels beyond AVX2 for machines with AVX2, by emulation" OFF)
 if(LEPTON_EMULATE)
-  list(TRANSFORM LEPTON_ISA_TABLE REPLACE "^(avx512|avx512vnni|amxint8)[|].*$"
+  list(TRANSFORM LEPTON_ISA_TABLE REPLACE "^(avx512|avx512vnni|avx512bf16|amxint8|amxbf16)[|].*$"
     "\\1|x86_64|-mavx2 -mfma -mf16c -mbmi2 -I${CMAKE_CURRENT_SOURCE_DIR}/csrc/emulation -Wno-psabi -Wno-ignored-attributes")
   set_source_files_properties(csrc/core/isa.cc PROPERTIES COMPILE_DEFINITIONS LEPTON_EMULATE)
 endif()

@@ -19,9 +19,11 @@ void register_testing_runtime(pybind11::module_& m);      // after register_test
 void register_testing_nbits(pybind11::module_& m);        // after register_testing
 void register_testing_sparse(pybind11::module_& m);       // after register_testing
 
-// The line of gemm_s8's kernel on AMX tiles with its code on a model of the tile instructions
+// The lines of the kernels on AMX tiles with their code on a model of the tile instructions
 // (emulation/amx_tiles.h): runs everywhere, for tests only.
+struct GemmBf16KernelInfo;
 struct GemmS8KernelInfo;
+GemmBf16KernelInfo modelled_gemm_bf16();
 GemmS8KernelInfo modelled_gemm_s8();
 
 // A new uint8 array of `bytes` elements, 64-byte aligned as plans want their constants, so that the

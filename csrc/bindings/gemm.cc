@@ -92,7 +92,8 @@ py::list kernels() {
   }
   for (const auto& info : gemm_bf16_kernels()) {
     py::dict line = describe_line("gemm_bf16", info);
-    line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = 2, line["panels"] = info.panels;
+    line["mr"] = info.mr, line["nr"] = info.nr, line["kr"] = info.kr;
+    line["panels"] = info.panels, line["pairs_mr"] = info.pairs_mr;
     lines.append(line);
   }
   for (const auto& info : gemm_f32_fused_kernels()) {

@@ -147,6 +147,32 @@ Flat<float> gemm_bf16(const std::string& kernel, size_t m, size_t panels, size_t
   return copy_out(dst, dst_copy);
 }
 
+// A kernel of rows that are rounded: lhs rows and panel of bfloat16, k a multiple of kr.
+Flat<float> gemm_bf16_pairs(const std::string& kernel, size_t m, size_t k,
+                            const Flat<uint16_t>& lhs, size_t lhs_stride,
+                            const Flat<uint16_t>& panel, bool at_start,
+                            const Optional<float>& start) {
+  const GemmBf16KernelInfo model = modelled_gemm_bf16();
+  const GemmBf16KernelInfo& info =
+      kernel == model.name ? model : runnable(gemm_bf16_kernels(), kernel);
+  const size_t nr = info.nr, rows = info.pairs_mr;
+  if (info.pairs == nullptr || m < 1 || m > rows || k % info.kr != 0)
+    throw py::value_error("bad kernel, m or k");
+  expect(lhs, extent(m, k, lhs_stride));
+  expect(panel, k * nr);
+  Flat<float> dst(static_cast<py::ssize_t>(rows * nr));
+  std::memset(dst.mutable_data(), 0, dst.nbytes());
+  if (start) {
+    expect(*start, rows * nr);
+    std::memcpy(dst.mutable_data(), start->data(), dst.nbytes());
+  }
+  const Operand lhs_copy(lhs, at_start), rhs_copy(panel, at_start), dst_copy(dst, at_start);
+  const TileScope tiles(info.hold_tiles);
+  info.pairs({m, k, lhs_copy.as<uint16_t>(), lhs_stride, rhs_copy.as<uint16_t>(),
+              dst_copy.as<float>(), start.has_value()});
+  return copy_out(dst, dst_copy);
+}
+
 // One panel [ceil(k/2)][nr][2] as floats [k][nr].
 Flat<float> unpack_bf16(const std::string& kernel, size_t k, const Flat<uint16_t>& panel,
                         bool at_start) {
@@ -400,6 +426,8 @@ void register_testing(py::module_& m) {
               arg("at_start"));
   testing.def("gemm_bf16", &gemm_bf16, arg("kernel"), arg("m"), arg("panels"), arg("k"), arg("lhs"),
               arg("lhs_stride"), arg("rhs"), arg("at_start"));
+  testing.def("gemm_bf16_pairs", &gemm_bf16_pairs, arg("kernel"), arg("m"), arg("k"), arg("lhs"),
+              arg("lhs_stride"), arg("panel"), arg("at_start"), arg("start") = py::none());
   testing.def("unpack_bf16", &unpack_bf16, arg("kernel"), arg("k"), arg("panel"), arg("at_start"));
   testing.def("gemm_f32_fused", &gemm_f32_fused, arg("kernel"), arg("m"), arg("n"), arg("k"),
               arg("lhs"), arg("panel"), arg("bias"), arg("residual"), arg("clamp"), arg("dst"),

@@ -48,7 +48,9 @@ bool has_avxvnni() {
 #if defined(LEPTON_EMULATE)
 bool has_avx512() { return has_avx2(); }
 bool has_avx512vnni() { return has_avx2(); }
+bool has_avx512bf16() { return has_avx2(); }
 bool has_amxint8() { return has_avx2(); }
+bool has_amxbf16() { return has_avx2(); }
 #else
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -56,6 +58,12 @@ bool has_avx512() {
 }
 
 bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+
+bool has_avx512bf16() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return has_avx512vnni() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 &&
+         (eax & 0x20) != 0;
+}
 
 #if defined(__linux__)
 // Tiles are large, so the operating system keeps them (bits 17 and 18 of XCR0) only for processes
@@ -65,7 +73,7 @@ bool has_amxint8() {
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
   static const bool has = [] {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-    if (!has_avx512vnni() || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+    if (!has_avx512bf16() || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
     if ((edx & kTile) == 0 || (edx & kInt8) == 0) return false;
     asm volatile("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
     return (eax & kStates) == kStates &&
@@ -73,8 +81,16 @@ bool has_amxint8() {
   }();
   return has;
 }
+
+bool has_amxbf16() {
+  constexpr unsigned kBf16 = 1u << 22;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return has_amxint8() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
+         (edx & kBf16) != 0;
+}
 #else
 bool has_amxint8() { return false; }
+bool has_amxbf16() { return false; }
 #endif
 #endif
 #else
@@ -82,7 +98,9 @@ bool has_avx2() { return false; }
 bool has_avxvnni() { return false; }
 bool has_avx512() { return false; }
 bool has_avx512vnni() { return false; }
+bool has_avx512bf16() { return false; }
 bool has_amxint8() { return false; }
+bool has_amxbf16() { return false; }
 #endif
 
 }  // namespace
@@ -110,7 +128,9 @@ bool machine_has(Isa isa) {
     case Isa::k_avxvnni: return has_avxvnni();
     case Isa::k_avx512: return has_avx512();
     case Isa::k_avx512vnni: return has_avx512vnni();
+    case Isa::k_avx512bf16: return has_avx512bf16();
     case Isa::k_amxint8: return has_amxint8();
+    case Isa::k_amxbf16: return has_amxbf16();
   }
   return false;
 }

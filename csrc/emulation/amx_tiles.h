@@ -5,6 +5,7 @@
 // does a thread that ends with its tiles still configured.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -111,6 +112,49 @@ inline void _tile_dpbusd(int dst, int lhs, int rhs) {
         for (int q = 0; q < 4; ++q)
           row[n] += static_cast<uint32_t>(static_cast<int32_t>(a.data[m][4 * k + q]) *
                                           static_cast<int8_t>(b.data[k][4 * n + q]));
+    std::memcpy(sum.data[m], row, sizeof row);
+    std::memset(sum.data[m] + sum.bytes, 0, static_cast<size_t>(kTileMaxBytes - sum.bytes));
+  }
+  clear_from(sum, sum.rows);
+}
+
+// Subnormal numbers count as zero, among operands and results.
+inline float flushed(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  if ((bits & 0x7F800000u) == 0) bits &= 0x80000000u;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+inline float bfloat16_at(const uint8_t* at) {
+  uint16_t half;
+  std::memcpy(&half, at, sizeof half);
+  const uint32_t bits = uint32_t{half} << 16;
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return flushed(x);
+}
+
+// sum[m][n] += lhs[m][k, k + 1] · rhs[k/2][n][0, 1] in bfloat16: the even and the odd products of
+// all k are summed each by itself, by fused multiply-adds, before both sums meet the old one.
+inline void _tile_dpbf16ps(int dst, int lhs, int rhs) {
+  require(dst != lhs && lhs != rhs && dst != rhs, "operands are the same tile");
+  Tile& sum = tile_at(dst);
+  const Tile &a = tile_at(lhs), &b = tile_at(rhs);
+  require(sum.bytes % 4 == 0 && a.bytes % 4 == 0 && b.bytes % 4 == 0, "columns are no pairs");
+  require(sum.rows == a.rows && sum.bytes == b.bytes && a.bytes / 4 == b.rows,
+          "the shapes of the operands do not agree");
+  for (int m = 0; m < a.rows; ++m) {
+    float row[kTileMaxBytes / 4];
+    std::memcpy(row, sum.data[m], sizeof row);
+    for (int n = 0; n < b.bytes / 4; ++n) {
+      float part[2] = {};
+      for (int k = 0; k < a.bytes / 4; ++k)
+        for (int q = 0; q < 2; ++q)
+          part[q] = flushed(std::fma(bfloat16_at(a.data[m] + 4 * k + 2 * q),
+                                     bfloat16_at(b.data[k] + 4 * n + 2 * q), part[q]));
+      row[n] = flushed(flushed(row[n]) + flushed(part[0] + part[1]));
+    }
     std::memcpy(sum.data[m], row, sizeof row);
     std::memset(sum.data[m] + sum.bytes, 0, static_cast<size_t>(kTileMaxBytes - sum.bytes));
   }

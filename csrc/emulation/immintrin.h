@@ -15,6 +15,7 @@
 #undef _tile_stored
 #undef _tile_zero
 #undef _tile_dpbusd
+#undef _tile_dpbf16ps
 #define _tile_loadconfig emulated_tile_loadconfig  // these are functions of the compiler's
 #define _tile_release emulated_tile_release
 #include "emulation/amx_tiles.h"
@@ -84,6 +85,19 @@ constexpr auto kSum = [](auto a, auto b) { return a + b; };
 constexpr auto kLeast = [](auto a, auto b) { return a < b ? a : b; };
 constexpr auto kMost = [](auto a, auto b) { return a > b ? a : b; };
 
+// vdpbf16ps: of each pair of lanes the odd products first, unfused; subnormal numbers count as
+// zero.
+template <typename Pairs>
+inline __m512 dot_bf16(const __m512& sum, const Pairs& a, const Pairs& b) {
+  Lanes<float, __m512> out(sum);
+  const Lanes<uint8_t, Pairs> left(a), right(b);
+  for (size_t i = 0; i < out.kCount; ++i)
+    for (size_t at : {4 * i + 2, 4 * i})
+      out.at[i] = flushed(flushed(out.at[i]) +
+                          flushed(bfloat16_at(left.at + at) * bfloat16_at(right.at + at)));
+  return out.vector();
+}
+
 // A bit for every pair of lanes of which `holds` is true.
 template <typename Element, typename Vector, typename Predicate>
 inline uint64_t mask_of(const Vector& a, const Vector& b, Predicate holds) {
@@ -101,6 +115,10 @@ constexpr auto kLess = [](auto a, auto b) { return a < b; };
 // SIMDe 0.7.4 names its masked form so.
 #undef _mm512_madd_epi16
 #define _mm512_madd_epi16(a, b) (simde_mm512_madd_epi16(a, b))
+
+// Its own rounds subnormal numbers as any others.
+#undef _mm512_dpbf16_ps
+#define _mm512_dpbf16_ps(sum, a, b) (dot_bf16(sum, a, b))
 
 // Missing from SIMDe 0.7.4.
 #define _mm_maskz_loadu_epi8(mask, from) (masked_load<int8_t, __m128i>(mask, from))

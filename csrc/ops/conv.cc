@@ -180,8 +180,7 @@ class ConvF32 final : public Op {
     const GemmGrid cut = cut_into_chunks(shape.rows(), !direct, context.threads());
     ConvGrid grid(conv, shape, cut, plan.k, sizeof(float), sizeof(float));
     if (direct) grid.rows = 0;
-    if (plan.sparse == nullptr)
-      grid.partial = gemm_f32_partial(*plan.kernel, cut, plan.k) * sizeof(float);
+    if (plan.sparse == nullptr) grid.partial = partial_floats(cut) * sizeof(float);
     context.set_scratch(grid.bytes(context.threads()));
     const bool has_residual = context.num_inputs() > kFloatResidual;
     if (has_residual) context.allow_in_place(0, kFloatResidual);
@@ -197,6 +196,11 @@ class ConvF32 final : public Op {
       return gemm_f32_grid(*plan.kernel, rows, plan.n, plan.k, gathered, threads);
     return gemm_grid(rows, gemm_panels(*plan.kernel, plan.n), plan.kernel->mr,
                      plan.k * sizeof(float), threads);
+  }
+
+  size_t partial_floats(const GemmGrid& cut) const {
+    return plan.rounds_rows ? gemm_bf16_partial(*plan.bf16, cut, plan.k)
+                            : gemm_f32_partial(*plan.kernel, cut, plan.k);
   }
 
   Status run(const ConvShape& shape, const ConvGrid& grid, const float* residual,
@@ -390,7 +394,11 @@ Status read_sparse(const StepDesc& step, const ConvAttrs& conv, Conv* op) {
 Status read_weights(const StepDesc& step, const ConvAttrs& conv, ConvF32* op) {
   if (find_sparse(step.kernel, &op->plan.kernel)) return read_sparse(step, conv, op);
   op->plan.bf16 = find_gemm_bf16(step.kernel, &op->plan.kernel);
-  if (op->plan.bf16 != nullptr) return read_packed(step, conv, *op->plan.bf16, op);
+  if (op->plan.bf16 != nullptr) {
+    // Bands of an image may have few rows: all are rounded, then none depends on the bands.
+    op->plan.rounds_rows = op->plan.bf16->pairs != nullptr;
+    return read_packed(step, conv, *op->plan.bf16, op);
+  }
   op->plan.kernel = gemm_f32_kernels().find(step.kernel);
   if (op->plan.kernel == nullptr)
     return unsupported("kernel " + std::string(step.kernel) + " cannot run here");

@@ -106,7 +106,8 @@ const GemmS8KernelInfo& few_rows_gemm_s8(const GemmS8KernelInfo& kernel);
 // The tiles that a thread holds around its calls of a kernel, where the kernel has any.
 class TileScope {
  public:
-  explicit TileScope(const GemmS8KernelInfo& kernel) : hold_(kernel.hold_tiles) {
+  explicit TileScope(const GemmS8KernelInfo& kernel) : TileScope(kernel.hold_tiles) {}
+  explicit TileScope(HoldTiles hold) : hold_(hold) {
     if (hold_ != nullptr) hold_(true);
   }
   ~TileScope() {

@@ -1,4 +1,6 @@
-// gemm_bf16: few rows of float32 times weights that are kept as bfloat16.
+// gemm_bf16: float32 times weights that are kept as bfloat16.
+//
+// Few rows, as they are:
 //
 //   dst[i][panel·nr + j] = sum over p of lhs[i][p] · float(rhs[panel][p][j])
 //                                        i < m, panel < panels, j < nr, p < k
@@ -12,7 +14,16 @@
 // No operand overlaps another. Sums run over p in order, in one accumulator each, as in gemm_f32 of
 // the same isa: the bits are those of gemm_f32 by the weights as floats, whichever computes them.
 //
-// `unpack` is for many rows, which gemm_f32 multiplies: rows [0, k) of a panel as floats, [k][nr].
+// Many rows, by gemm_f32: `unpack` makes floats of rows [0, k) of a panel, [k][nr].
+//
+// Many rows where processors multiply bfloat16 themselves, the rows rounded, too (GemmBf16Pairs…):
+//
+//   dst[i][j] = (accumulate ? dst[i][j] : 0) + sum over p of float(lhs[i][p]) · float(rhs[p][j])
+//
+// with lhs rows of k bfloat16, k a multiple of the kernel's kr, lhs_stride elements apart, 4-byte
+// aligned; rhs a panel from an even row on; dst [mr][nr], 64-byte aligned scratch, of which rows
+// >= m may change. The caller pads the rows with zeros, the packer the panel, up to kr. The order
+// of a sum is the kernel's own; subnormal operands, products and sums may count as zero.
 #pragma once
 
 #include <cstddef>
@@ -30,6 +41,16 @@ struct GemmBf16Params {
   size_t panel_stride;
   float* dst;
 };
+struct GemmBf16PairsParams {
+  size_t m;  // 1 to the kernel's pairs_mr
+  size_t k;
+  const uint16_t* lhs;
+  size_t lhs_stride;
+  const uint16_t* rhs;
+  float* dst;
+  bool accumulate;  // start from dst instead of zero: k in several calls
+};
+using GemmBf16PairsKernel = void (*)(const GemmBf16PairsParams&);
 using GemmBf16Kernel = void (*)(const GemmBf16Params&);
 using UnpackBf16Kernel = void (*)(const uint16_t* panel, size_t k, float* dst);
 

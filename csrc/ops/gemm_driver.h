@@ -33,6 +33,7 @@ struct GemmF32Plan {
   const GemmF32KernelInfo* kernel;
   const GemmF32Sparse* sparse;     // then the kernel is only its shape; null: `packed` is dense
   const GemmBf16KernelInfo* bf16;  // then `packed` is for it, and the kernel for many rows
+  bool rounds_rows;                // to bfloat16: bf16->pairs multiplies
   EpilogueF32Kernel epilogue;
   size_t k, n;
   const void* packed;

@@ -9,11 +9,13 @@
 // L2.
 //
 // Weights kept as bfloat16 take the same ways: each piece of a panel becomes floats in L1 just
-// before it is multiplied. Few rows, which would not be worth that, go to kernels of gemm_bf16.
+// before it is multiplied. Few rows, which would not be worth that, go to kernels of gemm_bf16; all
+// others go there, too, where those multiply bfloat16 by bfloat16 (gemm_bf16_driver.cc).
 #include <algorithm>
 
 #include "ops/gemm_bf16_kernels.h"
 #include "ops/gemm_driver.h"
+#include "ops/gemm_f32_finish.h"
 #include "ops/gemm_panel.h"
 #include "ops/gemm_sparse.h"
 
@@ -275,20 +277,8 @@ class Block {
   // The epilogue of m rows from row i on and of `panels` panels, whose sums lie side by side if
   // there are several.
   void finish(size_t panel, size_t i, size_t m, const float* acc, size_t panels = 1) const {
-    const size_t j = panel * kernel_.nr;
-    EpilogueF32Params out = {};
-    out.m = m;
-    out.n = std::min(panels * kernel_.nr, plan_.n - j);
-    out.acc = acc;
-    out.acc_stride = kernel_.nr;
-    out.bias = plan_.bias == nullptr ? nullptr : plan_.bias + j;
-    if (block_.residual != nullptr) out.residual = block_.residual + i * block_.residual_stride + j;
-    out.residual_stride = block_.residual_stride;
-    out.min = plan_.min;
-    out.max = plan_.max;
-    out.dst = block_.dst + i * block_.dst_stride + j;
-    out.dst_stride = block_.dst_stride;
-    plan_.epilogue(out);
+    const size_t nr = kernel_.nr;
+    finish_f32(plan_, block_, i, m, panel * nr, panels * nr, acc, nr);
   }
 
   const GemmF32Plan& plan_;
@@ -309,6 +299,7 @@ void gemm_f32_panel(const GemmF32KernelInfo& kernel, size_t k, size_t rows, cons
 
 void gemm_f32_block(const GemmF32Plan& plan, const GemmF32Block& block) {
   if (plan.sparse != nullptr) return gemm_f32_sparse_block(plan, block);
+  if (plan.rounds_rows) return gemm_bf16_pairs_block(plan, block);
   const Block b(plan, block);
   if (plan.bf16 != nullptr && block.m <= static_cast<size_t>(plan.bf16->mr))
     return b.few_rows(*plan.bf16);

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/gemm_f32_finish.h"
 #include "ops/gemm_sparse.h"
 #include "ops/sparse_blob.h"
 
@@ -37,20 +38,7 @@ class Tile {
     sparse.kernel->run({rows, last_ - first_, lhs, block_.row_stride, sparse.starts + first_,
                         sparse.index, sparse.values, acc});
     const size_t nr = static_cast<size_t>(sparse.kernel->nr), column = first_ * nr;
-    EpilogueF32Params out = {};
-    out.m = rows;
-    out.n = std::min(last_ * nr, plan_.n) - column;
-    out.acc = acc;
-    out.acc_stride = kGemmF32SparseColumns;
-    out.bias = plan_.bias == nullptr ? nullptr : plan_.bias + column;
-    if (block_.residual != nullptr)
-      out.residual = block_.residual + row * block_.residual_stride + column;
-    out.residual_stride = block_.residual_stride;
-    out.min = plan_.min;
-    out.max = plan_.max;
-    out.dst = block_.dst + row * block_.dst_stride + column;
-    out.dst_stride = block_.dst_stride;
-    plan_.epilogue(out);
+    finish_f32(plan_, block_, row, rows, column, (last_ - first_) * nr, acc, kGemmF32SparseColumns);
   }
 
  private:

@@ -50,6 +50,7 @@ class MatMulOp final : public Op {
   Status init_rhs(const StepDesc& step);
   Status bind_residual(BindContext& context, BoundMatMul* bound) const;
   GemmGrid grid_of(const MatMulShape& shape, bool transposed_a, int threads) const;
+  size_t partial_floats(const BoundMatMul& bound) const;
   void pack_rhs(const BoundMatMul& bound, const float* b, std::byte* packed,
                 Parallel parallel) const;
   void run(const BoundMatMul& bound, const RunArgs& args) const;
@@ -163,14 +164,19 @@ Status MatMulOp::bind(BindContext& context) const {
   if (!empty && rhs_.at_run_time) bound.rows_offset = packed_all;
   if (!empty && transposed_a)
     bound.rows_bytes = round_up(bound.grid.rows_per_chunk * shape.k * sizeof(float), kCacheLine);
-  if (!empty && !is_sparse_)
-    bound.partial_bytes = gemm_f32_partial(*kernel_, bound.grid, shape.k) * sizeof(float);
+  if (!empty && !is_sparse_) bound.partial_bytes = partial_floats(bound) * sizeof(float);
   context.set_scratch(bound.rows_offset + bound.thread_bytes() * static_cast<size_t>(threads));
   context.set_run([this, bound](const RunArgs& args) {
     run(bound, args);
     return Status();
   });
   return {};
+}
+
+size_t MatMulOp::partial_floats(const BoundMatMul& bound) const {
+  if (gemm_bf16_rounds(bf16_, bound.shape.m))
+    return gemm_bf16_partial(*bf16_, bound.grid, bound.shape.k);
+  return gemm_f32_partial(*kernel_, bound.grid, bound.shape.k);
 }
 
 GemmGrid MatMulOp::grid_of(const MatMulShape& shape, bool transposed_a, int threads) const {
@@ -214,6 +220,7 @@ void MatMulOp::run(const BoundMatMul& bound, const RunArgs& args) const {
     plan.kernel = kernel_;
     plan.sparse = is_sparse_ ? &sparse_ : nullptr;
     plan.bf16 = bf16_;
+    plan.rounds_rows = gemm_bf16_rounds(bf16_, bound.shape.m);
     plan.epilogue = epilogue_;
     plan.k = bound.shape.k;
     plan.n = bound.shape.n;

@@ -89,10 +89,11 @@ class Session:
             cache folder, for this processor, library and its kernels only.
         precision: "bf16" keeps the constant weights of float32 MatMul, Gemm and Conv as bfloat16,
             rounded to nearest (a relative error of at most 2^-8 a weight, 2^-9.2 on average):
-            half the memory, and up to twice the speed of products of a few rows. Sums, and
-            operands that are computed, stay float32. Depthwise and transposed convolutions, those
-            that run by Winograd, recurrent layers and sparse weights stay float32 as a whole.
-            Not together with tune.
+            half the memory, and up to twice the speed of products of a few rows. Sums are
+            float32; inputs are, too, but where the processor has AVX512-BF16 or AMX-BF16 those of
+            convolutions and of products of more than 12 rows are rounded likewise. Depthwise and
+            transposed convolutions, those that run by Winograd, recurrent layers and sparse
+            weights stay float32 as a whole; `explain` names the kernels. Not together with tune.
 
     Raises:
         InputError: an argument is out of its range, or state names no tensor of the model.

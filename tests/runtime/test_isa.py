@@ -10,13 +10,16 @@ import pytest
 
 from lepton_rt import _core
 
+AVX512 = ["scalar", "avx2", "avx512", "avx512vnni"]
 INCLUDED = {
     "scalar": ["scalar"],
     "avx2": ["scalar", "avx2"],
     "avxvnni": ["scalar", "avx2", "avxvnni"],
     "avx512": ["scalar", "avx2", "avx512"],
-    "avx512vnni": ["scalar", "avx2", "avx512", "avx512vnni"],
-    "amxint8": ["scalar", "avx2", "avx512", "avx512vnni", "amxint8"],
+    "avx512vnni": AVX512,
+    "avx512bf16": [*AVX512, "avx512bf16"],
+    "amxint8": [*AVX512, "avx512bf16", "amxint8"],
+    "amxbf16": [*AVX512, "avx512bf16", "amxint8", "amxbf16"],
 }
 
 REPORT = """
@@ -57,7 +60,7 @@ def test_cap_is_obeyed(cap: str) -> None:
 def test_an_instruction_set_includes_its_bases() -> None:
     """A kernel of a set that the cap does not include is not chosen for it."""
     for cap, included in INCLUDED.items():
-        for family in ("gemm_f32", "gemm_s8"):
+        for family in ("gemm_f32", "gemm_s8", "gemm_bf16"):
             assert _core.select_kernel(family, cap).rsplit("_", 1)[1] in included
 
 

