@@ -153,6 +153,8 @@ py::list kernels() {
   }
   for (const auto& info : depthwise_f32_kernels())
     lines.append(describe_line("depthwise_f32", info));
+  for (const auto& info : depthwise_quads_kernels())
+    lines.append(describe_line("depthwise_s8_quads", info));
   for (const auto& info : depthwise_s8_kernels()) lines.append(describe_line("depthwise_s8", info));
   for (const auto& info : pool_kernels()) {
     py::dict line = describe_line("pool", info);

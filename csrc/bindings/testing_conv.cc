@@ -129,6 +129,34 @@ py::array depthwise_s8(const std::string& kernel, size_t channels, size_t pixels
   return copy_out(dst, out);
 }
 
+// taps: where each begins in x, and its step; w [taps, channels].
+py::array depthwise_s8_quads(const std::string& kernel, size_t channels, size_t pixels,
+                             const py::array_t<uint8_t>& x,
+                             const std::vector<std::pair<size_t, ptrdiff_t>>& taps,
+                             const py::array_t<int16_t>& weights, const py::array_t<int32_t>& bias,
+                             const Floats& scale, const std::array<int32_t, 3>& requantize,
+                             const py::array& dst, size_t dst_step, bool at_start) {
+  const DepthwiseQuadsKernelInfo& info = runnable(depthwise_quads_kernels(), kernel);
+  const size_t rows = taps.size() / 3;
+  expect(weights, 3 * rows * channels, "weights");
+  expect(bias, channels, "bias");
+  expect(scale, channels, "scale");
+  expect(dst, (pixels - 1) * dst_step + channels, "dst");
+  const GuardedBuffer image = guarded(x, at_start), out = guarded(dst, at_start);
+  const GuardedBuffer operands(nullptr, depthwise_quads_bytes(channels, rows), at_start);
+  pack_depthwise_quads(weights.data(), bias.data(), scale.data(), channels, rows,
+                       operands.as<std::byte>());
+  std::vector<const uint8_t*> input;
+  std::vector<ptrdiff_t> steps;
+  for (const auto& [start, step] : taps) {
+    input.push_back(image.as<uint8_t>() + start);
+    steps.push_back(step);
+  }
+  info.run({channels, rows, pixels, input.data(), steps.data(), operands.as<std::byte>(),
+            requantize[0], requantize[1], requantize[2], out.as<uint8_t>(), dst_step});
+  return copy_out(dst, out);
+}
+
 py::array pool(const std::string& kernel, size_t channels, size_t pixels,
                const TapArgument& tap_list, float divisor, int32_t bias, const py::array& dst,
                size_t dst_step, bool at_start) {
@@ -234,6 +262,9 @@ void register_testing_conv(py::module_& m) {
   testing.def("depthwise_s8", &depthwise_s8, arg("kernel"), arg("channels"), arg("pixels"),
               arg("taps"), arg("weights"), arg("bias"), arg("scale"), arg("requantize"), arg("dst"),
               arg("dst_step"), arg("at_start"));
+  testing.def("depthwise_s8_quads", &depthwise_s8_quads, arg("kernel"), arg("channels"),
+              arg("pixels"), arg("x"), arg("taps"), arg("weights"), arg("bias"), arg("scale"),
+              arg("requantize"), arg("dst"), arg("dst_step"), arg("at_start"));
   testing.attr("depthwise_lanes") =
       std::vector<int>(std::begin(kDepthwiseLane), std::end(kDepthwiseLane));
   testing.def("pool", &pool, arg("kernel"), arg("channels"), arg("pixels"), arg("taps"),

@@ -4,6 +4,8 @@
 // conv.cc.
 #include "ops/depthwise.h"
 
+#include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -117,6 +119,22 @@ class DepthwiseF32 final : public Op {
   }
 };
 
+// Operands of depthwise_quads.h, aligned.
+class QuadOperands {
+ public:
+  std::byte* reserve(size_t bytes) {
+    lines_.resize(ceil_div(bytes, sizeof(Line)));
+    return lines_[0].bytes;
+  }
+  const std::byte* data() const { return lines_[0].bytes; }
+
+ private:
+  struct alignas(kCacheLine) Line {
+    std::byte bytes[kCacheLine];
+  };
+  std::vector<Line> lines_;
+};
+
 class DepthwiseS8 final : public Op {
  public:
   ConvAttrs conv;
@@ -126,6 +144,9 @@ class DepthwiseS8 final : public Op {
   std::vector<int32_t> bias;  // in lane order, with −x_zero_point · sum of the channel's weights
   std::vector<float> lane_scale;  // in lane order
   const float* scale = nullptr;
+  // Where the window, the weights and the scales are for it; with its operands.
+  DepthwiseQuadsKernel quads_kernel = nullptr;
+  QuadOperands quads;
 
   Status bind(BindContext& context) const override {
     ConvShape shape;
@@ -140,8 +161,9 @@ class DepthwiseS8 final : public Op {
       for_each_tap_list<uint8_t>(
           conv, shape, layout, args, padding,
           [&](const TapList<uint8_t>& list, int64_t pixel, int64_t count, int thread) {
-            is_fused() ? run_fused(list, pixel, count, args)
-                       : run_sums(list, pixel, count, args, layout.thread_at(args, thread));
+            quads_kernel != nullptr ? run_quads(list, pixel, count, args)
+            : is_fused() ? run_fused(list, pixel, count, args)
+                         : run_sums(list, pixel, count, args, layout.thread_at(args, thread));
           });
       return Status();
     });
@@ -179,6 +201,22 @@ class DepthwiseS8 final : public Op {
     p.dst = args.output<uint8_t>(0) + pixel * conv.in_channels;
     p.dst_step = p.channels;
     kernel(p);
+  }
+
+  void run_quads(const TapList<uint8_t>& list, int64_t pixel, int64_t count,
+                 const RunArgs& args) const {
+    DepthwiseQuadsParams p{};
+    p.channels = p.dst_step = conv.in_channels;
+    p.rows = list.taps / 3;
+    p.pixels = count;
+    p.input = list.input;
+    p.input_step = list.step;
+    p.operands = quads.data();
+    p.zero_point = q.requantize.zero_point;
+    p.lo = q.requantize.lo;
+    p.hi = q.requantize.hi;
+    p.dst = args.output<uint8_t>(0) + pixel * conv.in_channels;
+    quads_kernel(p);
   }
 
   void run_sums(const TapList<uint8_t>& list, int64_t pixel, int64_t count, const RunArgs& args,
@@ -234,6 +272,43 @@ void correct_zero_point(const int16_t* packed, size_t taps, int32_t zero_point,
   }
 }
 
+// A packed weight of a channel.
+int16_t weight_of(const int16_t* packed, size_t taps, size_t channel, size_t tap) {
+  const size_t pairs = (taps + 1) / 2, within = channel % kDepthwiseBlock;
+  const uint8_t* const place =
+      std::find(kDepthwiseLane, kDepthwiseLane + kDepthwiseBlock, static_cast<uint8_t>(within));
+  const size_t block = channel / kDepthwiseBlock * pairs + tap / 2;
+  return packed[(block * kDepthwiseBlock + static_cast<size_t>(place - kDepthwiseLane)) * 2 +
+                tap % 2];
+}
+
+// Takes the kernel for windows three taps wide where it gives the same bits: activations are u8,
+// weights int8, and scaled sums stay within int32.
+void choose_quads(const DepthwiseS8KernelInfo& info, const int32_t* bias, DepthwiseS8* op) {
+  const size_t channels = op->conv.in_channels, taps = op->conv.window.taps();
+  const bool fits = op->conv.window.kernel[2] == 3 && !op->q.x_signed &&
+                    op->q.kind == EpilogueS8Kind::kRequantize;
+  const DepthwiseQuadsKernel kernel = find_depthwise_quads(info);
+  if (!fits || kernel == nullptr) return;
+  std::vector<int16_t> w(taps * channels);
+  std::vector<int32_t> corrected(channels);
+  for (size_t c = 0; c < channels; ++c) {
+    if (!(std::abs(op->scale[c]) <= 0.5f)) return;
+    uint32_t sum = 0;
+    for (size_t t = 0; t < taps; ++t) {
+      const int16_t value = w[t * channels + c] = weight_of(op->weights, taps, c, t);
+      if (value < -128 || value > 127) return;
+      sum += static_cast<uint32_t>(int32_t{value});
+    }
+    const uint32_t start = bias == nullptr ? 0 : static_cast<uint32_t>(bias[c]);
+    corrected[c] = static_cast<int32_t>(start - static_cast<uint32_t>(op->q.x_zero_point) * sum);
+  }
+  const size_t rows = taps / 3;
+  pack_depthwise_quads(w.data(), corrected.data(), op->scale, channels, rows,
+                       op->quads.reserve(depthwise_quads_bytes(channels, rows)));
+  op->quads_kernel = kernel;
+}
+
 }  // namespace
 
 Status make_depthwise_f32(const StepDesc& step, const ConvAttrs& conv, std::unique_ptr<Op>* out) {
@@ -268,12 +343,14 @@ Status make_depthwise_s8(const StepDesc& step, const ConvAttrs& conv, std::uniqu
   op->kernel = info->run;
   op->weights = static_cast<const int16_t*>(step.inputs[1].data);
   const bool has_bias = step.has_input(kConvBias);
-  op->bias = in_lane_order(
-      has_bias ? static_cast<const int32_t*>(step.inputs[kConvBias].data) : nullptr, channels);
+  const auto* const bias =
+      has_bias ? static_cast<const int32_t*>(step.inputs[kConvBias].data) : nullptr;
+  op->bias = in_lane_order(bias, channels);
   correct_zero_point(op->weights, taps, op->q.x_zero_point, &op->bias);
   if (step.has_input(kConvScale))
     op->scale = static_cast<const float*>(step.inputs[kConvScale].data);
   op->lane_scale = in_lane_order(op->scale, channels);
+  choose_quads(*info, bias, op.get());
   *out = std::move(op);
   return {};
 }

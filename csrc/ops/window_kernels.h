@@ -4,6 +4,7 @@
 
 #include "core/status.h"
 #include "ops/depthwise.h"
+#include "ops/depthwise_quads.h"
 #include "ops/kernel_list.h"
 #include "ops/pool.h"
 
@@ -19,6 +20,11 @@ struct DepthwiseS8KernelInfo {
   Isa isa;
   DepthwiseS8Kernel run;
 };
+struct DepthwiseQuadsKernelInfo {
+  const char* name;
+  Isa isa;
+  DepthwiseQuadsKernel run;
+};
 struct PoolKernelInfo {
   const char* name;
   Isa isa;
@@ -28,7 +34,11 @@ struct PoolKernelInfo {
 
 KernelList<DepthwiseF32KernelInfo> depthwise_f32_kernels();
 KernelList<DepthwiseS8KernelInfo> depthwise_s8_kernels();
+KernelList<DepthwiseQuadsKernelInfo> depthwise_quads_kernels();
 KernelList<PoolKernelInfo> pool_kernels();
+
+// The kernel for windows three taps wide beside `kernel`, or null.
+DepthwiseQuadsKernel find_depthwise_quads(const DepthwiseS8KernelInfo& kernel);
 
 // The best kernel of a kind that runs here under the cap; never null.
 PoolKernel best_pool(PoolKind kind, Isa max);

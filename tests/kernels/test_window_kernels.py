@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,61 @@ def test_depthwise_s8(kernel: str, dtype: str, channels: int, at_start: bool) ->
             dst_step=step,
         )
         np.testing.assert_array_equal(y, with_gaps(expected, step, 77))
+
+
+def quad_taps(
+    layout: str, rows: int, pixels: int, channels: int
+) -> tuple[list[tuple[int, int]], int]:
+    """Starts and steps of taps, and the elements they read; the last one ends with the last."""
+    stride = {"side by side": 1, "apart": 2, "padding": 1, "edge": 1}[layout]
+    row = ((pixels - 1) * stride + 3) * channels
+    taps = [(r * row + t * channels, stride * channels) for r in range(rows) for t in range(3)]
+    if layout == "padding":  # a kernel row above the image
+        taps[:3] = [(taps[0][0], 0)] * 3
+    if layout == "edge":  # a column beside it
+        taps[::3] = [(0, 0)] * rows
+    return taps, rows * row
+
+
+@pytest.mark.parametrize("kernel", names("depthwise_s8_quads"))
+@pytest.mark.parametrize("layout", ["side by side", "apart", "padding", "edge"])
+@pytest.mark.parametrize("bounds", [(0, 0, 255), (7, 0, 255), (120, 7, 250), (-3, -128, 100)])
+@pytest.mark.parametrize("at_start", [False, True])
+def test_depthwise_s8_quads(
+    kernel: str, layout: str, bounds: tuple[int, int, int], at_start: bool
+) -> None:
+    rng = np.random.default_rng(5)
+    zero, lo, hi = bounds
+    dtype = np.int8 if lo < 0 else np.uint8
+    for channels, rows, pixels in itertools.product(
+        [1, 17, 31, 32, 33, 63, 64, 65, 96, 144], [1, 3, 5], [1, 2, 3, 4, 5, 8, 11]
+    ):
+        taps, size = quad_taps(layout, rows, pixels, channels)
+        x = rng.choice([0, 255, 3, 100], size).astype(np.uint8)
+        w = rng.choice([-128, 127, 1, -7], (3 * rows, channels)).astype(np.int16)
+        bias = rng.integers(-(2**31), 2**31, channels).astype(np.int32)
+        scale = rng.choice([0.5, 1e-9, -1e-4, 3e-8], channels).astype(np.float32)
+        places = [[start + i * step for i in range(pixels)] for start, step in taps]
+        read = x[np.add.outer(np.array(places), np.arange(channels))].astype(np.int64)
+        sums = (np.einsum("tic,tc->ic", read, w.astype(np.int64)) + bias).astype(np.int32)
+        real = np.rint(sums.astype(np.float32) * scale)
+        want = np.clip(real.astype(np.int64) + zero, lo, hi).astype(dtype)
+        step = channels + 5
+        y = _core.testing.depthwise_s8_quads(
+            kernel=kernel,
+            channels=channels,
+            pixels=pixels,
+            x=x,
+            taps=taps,
+            weights=w,
+            bias=bias,
+            scale=scale,
+            requantize=bounds,
+            dst=np.full((pixels - 1) * step + channels, 77, dtype),
+            dst_step=step,
+            at_start=at_start,
+        )
+        np.testing.assert_array_equal(y, with_gaps(want, step, 77))
 
 
 POOLS = [(line["name"], line["kind"]) for line in LINES if line["family"] == "pool"]
