@@ -3,7 +3,7 @@
 // widening. Those 32 rows of eight columns are unpacked into eight registers once, and every digit
 // of every row of lhs passes by them; a single row takes all sixteen columns at once and shares its
 // broadcasts. Four panels are walked in turns, group by group, so that memory serves several
-// streams. With one row and three digits the limit is vector issue, some 70
+// streams. With one row and three digits the limit is vector issue, some 64
 // instructions for 256 weights, near what a core reads from memory.
 #include <immintrin.h>
 
@@ -125,48 +125,74 @@ void tile(const GemmS8U4Params& params) {
   }
 }
 
-// Adds to the sums of one row those of 8 · words rows of weights for sixteen columns: both halves
-// share a broadcast of lhs, and six sums fit in registers where those of more rows would not.
-template <size_t kDigits>
-inline void add_block_of_one(const uint8_t* word, size_t words, const int8_t* lhs,
-                             Sums<1, kDigits> (&sums)[2]) {
+// One row against sixteen columns: 16-bit sums of every digit by halves.
+template <size_t kDigits, bool kFirst>
+inline void add_word_of_one(const uint8_t* word, const int8_t* lhs,
+                            __m256i (&sum_i16x16)[2][kDigits]) {
   const __m256i nibble_u8x32 = _mm256_set1_epi8(15);
-  const __m256i one_i16x16 = _mm256_set1_epi16(1);
-  __m256i sum_i16x16[2][kDigits];
+  _mm_prefetch(reinterpret_cast<const char*>(word) + kPrefetchBytes, _MM_HINT_T0);
+  __m256i low_u8x32[2], high_u8x32[2];
 #pragma GCC unroll 2
-  for (size_t half = 0; half < 2; ++half)
+  for (size_t half = 0; half < 2; ++half) {
+    const __m256i q_u8x32 =
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(word + half * kWordBytes / 2));
+    low_u8x32[half] = _mm256_and_si256(q_u8x32, nibble_u8x32);
+    high_u8x32[half] = _mm256_and_si256(_mm256_srli_epi32(q_u8x32, 4), nibble_u8x32);
+  }
 #pragma GCC unroll 3
-    for (size_t d = 0; d < kDigits; ++d) sum_i16x16[half][d] = _mm256_setzero_si256();
-  for (size_t w = 0; w < words; ++w, word += kWordBytes, lhs += kDigits * 8) {
-    _mm_prefetch(reinterpret_cast<const char*>(word) + kPrefetchBytes, _MM_HINT_T0);
-    __m256i low_u8x32[2], high_u8x32[2];
+  for (size_t d = 0; d < kDigits; ++d) {
+    const auto* const digits = reinterpret_cast<const int32_t*>(lhs + d * 8);
+    const __m256i left_s8x32 = _mm256_set1_epi32(digits[0]);
+    const __m256i right_s8x32 = _mm256_set1_epi32(digits[1]);
 #pragma GCC unroll 2
     for (size_t half = 0; half < 2; ++half) {
-      const __m256i q_u8x32 =
-          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(word + half * kWordBytes / 2));
-      low_u8x32[half] = _mm256_and_si256(q_u8x32, nibble_u8x32);
-      high_u8x32[half] = _mm256_and_si256(_mm256_srli_epi32(q_u8x32, 4), nibble_u8x32);
-    }
-#pragma GCC unroll 3
-    for (size_t d = 0; d < kDigits; ++d) {
-      const auto* const digits = reinterpret_cast<const int32_t*>(lhs + d * 8);
-      const __m256i left_s8x32 = _mm256_set1_epi32(digits[0]);
-      const __m256i right_s8x32 = _mm256_set1_epi32(digits[1]);
-#pragma GCC unroll 2
-      for (size_t half = 0; half < 2; ++half) {
-        __m256i& sum = sum_i16x16[half][d];
-        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(low_u8x32[half], left_s8x32));
-        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(high_u8x32[half], right_s8x32));
-        pin(sum);
-      }
+      __m256i& sum = sum_i16x16[half][d];
+      const __m256i low_i16x16 = _mm256_maddubs_epi16(low_u8x32[half], left_s8x32);
+      sum = kFirst ? low_i16x16 : _mm256_add_epi16(sum, low_i16x16);
+      sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(high_u8x32[half], right_s8x32));
+      pin(sum);
     }
   }
+}
+
+// Adds to the sums of one row those of 8 · words rows of weights for sixteen columns: both halves
+// share a broadcast of lhs, and six sums fit in registers where those of more rows would not. The
+// two upper digits share 32-bit sums, s1 + 256 s2, which as floats are fma(s2, 256, s1) to the bit.
+template <size_t kDigits>
+inline void add_block_of_one(const uint8_t* word, size_t words, const int8_t* lhs,
+                             __m256i (&low)[2], __m256i (&high)[2]) {
+  const __m256i one_i16x16 = _mm256_set1_epi16(1);
+  __m256i sum_i16x16[2][kDigits];
+  add_word_of_one<kDigits, true>(word, lhs, sum_i16x16);
+  for (size_t w = 1; w < words; ++w)
+    add_word_of_one<kDigits, false>(word + w * kWordBytes, lhs + w * kDigits * 8, sum_i16x16);
 #pragma GCC unroll 2
-  for (size_t half = 0; half < 2; ++half)
-#pragma GCC unroll 3
-    for (size_t d = 0; d < kDigits; ++d)
-      sums[half].v[0][d] =
-          _mm256_add_epi32(sums[half].v[0][d], _mm256_madd_epi16(sum_i16x16[half][d], one_i16x16));
+  for (size_t half = 0; half < 2; ++half) {
+    low[half] = _mm256_add_epi32(low[half], _mm256_madd_epi16(sum_i16x16[half][0], one_i16x16));
+    if constexpr (kDigits == 3) {
+      high[half] = _mm256_add_epi32(high[half], _mm256_madd_epi16(sum_i16x16[half][1], one_i16x16));
+      high[half] = _mm256_add_epi32(high[half],
+                                    _mm256_madd_epi16(sum_i16x16[half][2], _mm256_set1_epi16(256)));
+    }
+  }
+}
+
+// finish_group for one row and its shared sums.
+template <size_t kDigits>
+inline void finish_one(const GemmS8U4Params& params, const float* scale, const int8_t* zero,
+                       size_t g, __m256i low, __m256i high, float* dst) {
+  __m256 v_f32x8 = _mm256_cvtepi32_ps(low);
+  if constexpr (kDigits == 3)
+    v_f32x8 = _mm256_fmadd_ps(_mm256_cvtepi32_ps(high), _mm256_set1_ps(256.f), v_f32x8);
+  if (zero != nullptr) {
+    const __m256 zero_f32x8 = _mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(zero))));
+    v_f32x8 = _mm256_fnmadd_ps(zero_f32x8, _mm256_broadcast_ss(params.lhs_sum + g), v_f32x8);
+  }
+  const __m256 by_f32x8 =
+      _mm256_mul_ps(_mm256_broadcast_ss(params.lhs_scale + g), _mm256_loadu_ps(scale));
+  const __m256 before_f32x8 = g == 0 ? _mm256_setzero_ps() : _mm256_load_ps(dst);
+  _mm256_store_ps(dst, _mm256_fmadd_ps(v_f32x8, by_f32x8, before_f32x8));
 }
 
 template <size_t kDigits>
@@ -176,23 +202,23 @@ void tile_of_one(const GemmS8U4Params& params) {
   for (size_t g = 0, p = 0; p < params.k; ++g, p += params.group) {
     const size_t words = (params.k - p < params.group ? params.k - p : params.group) / 8;
     const int32_t* const start = params.start + g * kDigits;
+    const int32_t start_high = kDigits == 3 ? start[1] + 256 * start[2] : 0;
     for (size_t c = 0; c < params.panels; ++c) {
       const uint8_t* const panel = record + c * params.panel_stride;
-      Sums<1, kDigits> sums[2];
-#pragma GCC unroll 3
-      for (size_t d = 0; d < kDigits; ++d)
-        sums[0].v[0][d] = sums[1].v[0][d] = _mm256_set1_epi32(start[d]);
+      __m256i low[2], high[2];
+      low[0] = low[1] = _mm256_set1_epi32(start[0]);
+      high[0] = high[1] = _mm256_set1_epi32(start_high);
       for (size_t w = 0; w < words; w += kBlock / 8)
         add_block_of_one<kDigits>(panel + kNr * sizeof(float) + w * kWordBytes,
                                   words - w < kBlock / 8 ? words - w : kBlock / 8,
-                                  lhs + w * kDigits * 8, sums);
+                                  lhs + w * kDigits * 8, low, high);
 #pragma GCC unroll 2
       for (size_t half = 0; half < 2; ++half) {
         const size_t j = half * kHalf;
         const int8_t* const zero =
             params.zero == nullptr ? nullptr : params.zero + c * params.panel_stride + g * kNr + j;
-        finish_group<1, kDigits>(params, reinterpret_cast<const float*>(panel) + j, zero, g,
-                                 sums[half], params.dst + c * kNr + j);
+        finish_one<kDigits>(params, reinterpret_cast<const float*>(panel) + j, zero, g, low[half],
+                            high[half], params.dst + c * kNr + j);
       }
     }
     lhs += words * kDigits * 8;
