@@ -84,38 +84,66 @@ inline float masked_exponentials(float* p, size_t used, float max) {
   return sum_lanes(sum);
 }
 
+// Scores of two panels at once, where there are as many: four chains that do not wait for each
+// other.
+constexpr size_t kPanel = 16, kChains = 4;
+inline bool has_pairs(const AttentionRow& row, size_t j) {
+  return row.width == kPanel && j + 2 * kPanel <= row.last;
+}
+inline __m256 chain_scores(const AttentionRow& row, const float* panel, size_t chain) {
+  return _mm256_loadu_ps(panel + chain / 2 * row.panel_stride + chain % 2 * 8);
+}
+
 // A row whose keys up to the last are all allowed is read from the panels twice.
 inline float plain_max(const AttentionRow& row) {
   const size_t last = row.last, width = row.width;
-  __m256 max = set1(-__builtin_inff());
+  __m256 max[kChains];
+#pragma GCC unroll 4
+  for (size_t c = 0; c < kChains; ++c) max[c] = minus_infinity();
   const float* panel = row.scores;
-  for (size_t j = 0; j < last; j += width, panel += row.panel_stride)
+  size_t j = 0;
+  for (; has_pairs(row, j); j += 2 * kPanel, panel += 2 * row.panel_stride)
+#pragma GCC unroll 4
+    for (size_t c = 0; c < kChains; ++c)
+      max[c] = _mm256_max_ps(chain_scores(row, panel, c), max[c]);
+  for (; j < last; j += width, panel += row.panel_stride)
     for (size_t lane = 0; lane < width && j + lane < last; lane += 8) {
       const __m256 t = _mm256_loadu_ps(panel + lane);
       const size_t left = last - j - lane;
       const __m256 allowed =
           left < 8 ? select(_mm256_castsi256_ps(tail_mask(left)), t, minus_infinity()) : t;
-      max = _mm256_max_ps(allowed, max);
+      max[0] = _mm256_max_ps(allowed, max[0]);
     }
-  const float largest = max_lanes(max) * row.scale;
+  const __m256 both = _mm256_max_ps(_mm256_max_ps(max[0], max[1]), _mm256_max_ps(max[2], max[3]));
+  const float largest = max_lanes(both) * row.scale;
   return *row.max > largest ? *row.max : largest;
 }
 
 inline float plain_exponentials(const AttentionRow& row, float max) {
   const size_t last = row.last, width = row.width;
   const __m256 factor = set1(row.scale * kLog2E), offset = set1(-max * kLog2E);
-  __m256 sum = _mm256_setzero_ps();
+  __m256 sum[kChains];
+#pragma GCC unroll 4
+  for (size_t c = 0; c < kChains; ++c) sum[c] = _mm256_setzero_ps();
   const float* panel = row.scores;
   float* const p = row.p;
-  for (size_t j = 0; j < last; j += width, panel += row.panel_stride)
+  size_t j = 0;
+  for (; has_pairs(row, j); j += 2 * kPanel, panel += 2 * row.panel_stride)
+#pragma GCC unroll 4
+    for (size_t c = 0; c < kChains; ++c) {
+      const __m256 e = exp2_f32x8(fma(chain_scores(row, panel, c), factor, offset));
+      _mm256_storeu_ps(p + j + 8 * c, e);
+      sum[c] = _mm256_add_ps(sum[c], e);
+    }
+  for (; j < last; j += width, panel += row.panel_stride)
     for (size_t lane = 0; lane < width && j + lane < last; lane += 8) {
       __m256 e = exp2_f32x8(fma(_mm256_loadu_ps(panel + lane), factor, offset));
       const size_t left = last - j - lane;
       if (left < 8) e = and_(_mm256_castsi256_ps(tail_mask(left)), e);
       _mm256_storeu_ps(p + j + lane, e);
-      sum = _mm256_add_ps(sum, e);
+      sum[0] = _mm256_add_ps(sum[0], e);
     }
-  return sum_lanes(sum);
+  return sum_lanes(_mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3])));
 }
 
 float softmax_row(const AttentionRow& row) {
