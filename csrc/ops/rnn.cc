@@ -186,6 +186,7 @@ void RnnOp::plan_tasks(int threads, BoundRnn* bound) const {
   bound->tasks_in_parallel =
       threads > 1 && parts * bound->directions > 1 && (parts == wanted || !wide);
   const size_t used = bound->tasks_in_parallel ? parts : 1;
+  bound->shares_steps = r_.pays_to_share(batch * bound->columns * bound->hidden);
   bound->rows_per_task = ceil_div(batch, used);
   bound->tasks = bound->directions * ceil_div(batch, bound->rows_per_task);
   const size_t share = bound->tasks_in_parallel ? 1 : all;

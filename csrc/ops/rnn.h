@@ -23,7 +23,8 @@ struct BoundRnn {
   BoundRnnMatrix w, r;
   size_t rows_per_task;    // batch entries that run together
   size_t tasks;            // directions × parts of the batch
-  bool tasks_in_parallel;  // else one after another, each with all threads
+  bool tasks_in_parallel;  // else one after another, each with all threads ...
+  bool shares_steps;       // ... or, where its steps are too short for that, with one
   size_t steps_per_block;  // time steps that are projected at once
   size_t w_offset, r_offset, bias_offset, tasks_offset;
   RnnScratch scratch;

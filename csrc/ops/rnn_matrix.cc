@@ -10,6 +10,10 @@
 namespace lepton {
 namespace {
 
+// A step of half as many takes 2 µs; shared, half of them, and 1 µs to hand states and projected
+// inputs from one processor to the other.
+constexpr size_t kSharedVnniStep = size_t{512} * 1024;
+
 // Entry of one per tensor, one per direction or one per column of every direction.
 size_t entry_of(size_t entries, const RnnMatrixShape& shape, size_t direction, size_t column) {
   if (entries == shape.directions * shape.columns) return direction * shape.columns + column;
@@ -63,6 +67,11 @@ Status RnnMatrix::init_interleaved(Isa isa) {
   lstm_step_ = packed_ && integer_ ? find_lstm_step(*s8_, isa) : nullptr;
   if (lstm_step_ != nullptr && lstm_step_kernels().is_runnable(*lstm_step_)) return {};
   return invalid_model(name_ + ": interleaved weights that no kernel reads");
+}
+
+bool RnnMatrix::pays_to_share(size_t products) const {
+  const bool by_vnni = is_interleaved() && s8_->form == GemmS8Form::kU8;
+  return !by_vnni || products >= kSharedVnniStep;
 }
 
 size_t RnnMatrix::mr() const { return static_cast<size_t>(integer_ ? s8_->mr : f32_->mr); }

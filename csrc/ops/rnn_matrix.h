@@ -78,6 +78,8 @@ class RnnMatrix {
   Status init_interleaved(Isa isa);
 
   bool is_packed() const { return packed_; }
+  // Whether threads should share an LSTM's step of so many multiplications, and what comes with it.
+  bool pays_to_share(size_t products) const;
   bool is_interleaved() const { return lstm_step_ != nullptr; }
   Status bind(BindContext& context, const RnnMatrixShape& shape, BoundRnnMatrix* bound) const;
   // Packs what came unpacked.

@@ -81,7 +81,7 @@ Status RnnOp::run(const BoundRnn& bound, const RunArgs& args) const {
   if (bound.tasks_in_parallel) {
     args.parallel.loop(tasks, [&](int64_t i, int slot) { body(i, slot, Parallel()); });
   } else {
-    for (int64_t i = 0; i < tasks; ++i) body(i, 0, args.parallel);
+    for (int64_t i = 0; i < tasks; ++i) body(i, 0, bound.shares_steps ? args.parallel : Parallel());
   }
   return {};
 }
