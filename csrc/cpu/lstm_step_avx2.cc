@@ -66,10 +66,14 @@ __attribute__((always_inline)) inline void multiply(const LstmStepParams& params
   constexpr size_t kStep = kGates * kNv * kKr;
   for_each_index<kParts>([&](auto part) __attribute__((always_inline)) {
     const uint8_t* const stop = part + 1 < kParts ? lhs + length : end - kKr;
-    for (; lhs < stop; lhs += 2 * kKr, rhs += 2 * kStep) {
-      step(lhs, stride, rhs, ones_i16x16, sum);
-      step(lhs + kKr, stride, rhs + kStep, ones_i16x16, sum);
-    }
+    const auto quads = [&](auto count) __attribute__((always_inline)) {
+      for_each_index<count>([&](auto q) __attribute__((always_inline)) {
+        step(lhs + q * kKr, stride, rhs + q * kStep, ones_i16x16, sum);
+      });
+      lhs += count * kKr, rhs += count * kStep;
+    };
+    while (lhs + 2 * kKr < stop) quads(Index<4>());
+    while (lhs < stop) quads(Index<2>());
     between(part);
   });
   if (lhs < end) step(lhs, stride, rhs, ones_i16x16, sum);

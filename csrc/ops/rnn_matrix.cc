@@ -194,11 +194,12 @@ RnnMatrixRun RnnMatrix::prepare(const BoundRnnMatrix& bound, const RunArgs& args
         pack(bound, args, d, piece, to);
   }
   if (!integer_) return run;
+  const float* const given = args.input<float>(scale_);
+  if (bound.scale_entries == shape.directions * shape.columns) return {run.packed, given};
   float* const scale = reinterpret_cast<float*>(to);
   for (size_t d = 0; d < shape.directions; ++d)
     for (size_t j = 0; j < shape.columns; ++j)
-      scale[d * shape.columns + j] =
-          args.input<float>(scale_)[entry_of(bound.scale_entries, shape, d, j)];
+      scale[d * shape.columns + j] = given[entry_of(bound.scale_entries, shape, d, j)];
   run.scale = scale;
   return run;
 }
