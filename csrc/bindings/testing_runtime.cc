@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "bindings/bindings.h"
+#include "runtime/branches.h"
 #include "runtime/checksum.h"
 #include "runtime/memory.h"
 #include "runtime/pace.h"
@@ -46,6 +47,40 @@ std::vector<bool> paces(int64_t with_pool, int64_t alone, int64_t woken, int run
   return chosen;
 }
 
+// Whether each of `runs` runs is side by side, whose time is `together`, else `apart`.
+std::vector<bool> branch_paces(int64_t together, int64_t apart, int runs) {
+  BranchPace pace;
+  std::vector<bool> chosen;
+  for (int i = 0; i < runs; ++i) {
+    chosen.push_back(pace.side_by_side());
+    if (pace.is_timed())
+      pace.took(chosen.back() ? together : apart);
+    else
+      pace.ran();
+  }
+  return chosen;
+}
+
+// First step and the chain of each step of the stretches found among steps (reads, writes).
+std::vector<std::pair<size_t, std::vector<size_t>>> branches(
+    const std::vector<std::pair<std::vector<int>, std::vector<int>>>& steps) {
+  std::vector<StepAccess> accesses;
+  for (const auto& [reads, writes] : steps) accesses.push_back({reads, writes});
+  std::vector<std::pair<size_t, std::vector<size_t>>> found;
+  for (const Branches& made : find_branches(accesses)) found.push_back({made.first, made.chain});
+  return found;
+}
+
+// The thread that takes each chain.
+std::vector<size_t> shares(const std::vector<int64_t>& nanoseconds, size_t threads) {
+  Branches made;
+  made.chains = nanoseconds.size();
+  made.prepare(threads);
+  made.nanoseconds = nanoseconds;
+  made.divide();
+  return made.share;
+}
+
 }  // namespace
 
 void register_testing_runtime(py::module_& m) {
@@ -53,6 +88,10 @@ void register_testing_runtime(py::module_& m) {
   testing.def("xxh64", &checksum, py::arg("data"), py::arg("seed"));
   testing.def("paces", &paces, py::arg("with_pool"), py::arg("alone"), py::arg("woken"),
               py::arg("runs"), py::arg("step") = 0);
+  testing.def("branch_paces", &branch_paces, py::arg("together"), py::arg("apart"),
+              py::arg("runs"));
+  testing.def("branches", &branches, py::arg("steps"));
+  testing.def("shares", &shares, py::arg("nanoseconds"), py::arg("threads"));
   testing.def("lay_out", &offsets, py::arg("tensors"));
 }
 

@@ -11,6 +11,9 @@ namespace {
 
 // Values up to this size are computed at bind when all their inputs are known then.
 constexpr size_t kMaxKnownBytes = 8192;
+// Branches that make more are not run side by side: all that they make is alive at once then, and
+// their steps are long enough to be shared out.
+constexpr size_t kMaxBranchBytes = size_t{4} << 20;
 
 }  // namespace
 
@@ -271,6 +274,7 @@ void Context::give_outputs_to_caller(Segment& segment) {
 
 Status Context::layout(Segment& segment) {
   if (segment.first == 0 && segments_.empty()) give_outputs_to_caller(segment);
+  if (executor_.threads() > 1) find_branches(segment);
   std::vector<Lifetime> lifetimes;
   std::vector<int> owners;
   for (const Segment::Step& step : segment.steps) {
@@ -280,33 +284,80 @@ Status Context::layout(Segment& segment) {
       owners.push_back(id);
     }
   }
-  add_scratch(segment, &lifetimes);
+  const std::vector<size_t> scratch = add_scratch(segment, &lifetimes);
   segment.live_bytes = largest_live_set(lifetimes);
   const size_t bytes = lay_out(lifetimes) + kAlignment;
   if (segment.arena.capacity() / 2 > bytes) segment.arena = Buffer();  // of much larger shapes
   LEPTON_RETURN_IF_ERROR(segment.arena.reserve(bytes));
   for (size_t i = 0; i < owners.size(); ++i)
     slots_[owners[i]].pointer = segment.arena.data() + lifetimes[i].offset;
-  const Lifetime* scratch = lifetimes.data() + owners.size();
-  const bool one = lifetimes.size() - owners.size() != segment.steps.size();
   for (size_t i = 0; i < segment.steps.size(); ++i)
-    segment.steps[i].scratch_offset = scratch[one ? 0 : i].offset;
+    segment.steps[i].scratch_offset = lifetimes[scratch[i]].offset;
   resolve_pointers(segment);
   return {};
 }
 
-// Scratch is the same bytes for all steps where it is small, so that they stay in the cache; where
-// it is not, each step's lies wherever there is room at that time.
-void Context::add_scratch(const Segment& segment, std::vector<Lifetime>* lifetimes) const {
-  constexpr size_t kSmall = 16;  // times smaller than the tensors
-  size_t most = 0;
-  for (const Segment::Step& step : segment.steps) most = std::max(most, step.scratch);
-  if (most * kSmall <= largest_live_set(*lifetimes)) {
-    lifetimes->push_back({segment.first, segment.last, most, 0});
-    return;
+// Finds what may run side by side, and keeps all tensors that it touches until its end.
+void Context::find_branches(Segment& segment) {
+  std::vector<StepAccess> accesses;
+  for (const Segment::Step& step : segment.steps) {
+    StepAccess access;
+    for (const int id : plan_.steps[step.plan_step].inputs)
+      if (id >= 0 && slots_[slots_[id].root].home != Home::kFixed)
+        access.reads.push_back(slots_[id].root);
+    for (const int id : plan_.steps[step.plan_step].outputs)
+      if (id >= 0) access.writes.push_back(slots_[id].root);
+    accesses.push_back(std::move(access));
   }
-  for (const Segment::Step& step : segment.steps)
-    lifetimes->push_back({step.plan_step, step.plan_step, step.scratch, 0});
+  for (Branches& branches : lepton::find_branches(accesses)) {
+    size_t bytes = 0;
+    for (size_t i = branches.first; i < branches.last; ++i) {
+      bytes += segment.steps[i].scratch;
+      for (const int root : accesses[i].writes) bytes += slots_[root].bytes;
+    }
+    if (bytes > kMaxBranchBytes) continue;
+    const int end = segment.steps[branches.last - 1].plan_step;
+    for (size_t i = branches.first; i < branches.last; ++i)
+      for (const std::vector<int>* roots : {&accesses[i].reads, &accesses[i].writes})
+        for (const int root : *roots)
+          slots_[root].live_until = std::max(slots_[root].live_until, end);
+    branches.prepare(static_cast<size_t>(executor_.threads()));
+    segment.branches.push_back(std::move(branches));
+  }
+}
+
+// Scratch is the same bytes for all steps where it is small, so that they stay in the cache; where
+// it is not, each step's lies wherever there is room at that time. Branches have their own. Returns
+// the lifetime of each step's.
+std::vector<size_t> Context::add_scratch(const Segment& segment,
+                                         std::vector<Lifetime>* lifetimes) const {
+  constexpr size_t kSmall = 16;  // times smaller than the tensors
+  constexpr size_t kNone = ~size_t{0};
+  std::vector<size_t> found(segment.steps.size(), kNone);
+  for (const Branches& branches : segment.branches) {
+    const size_t first = lifetimes->size();
+    const int begin = segment.steps[branches.first].plan_step;
+    const int end = segment.steps[branches.last - 1].plan_step;
+    lifetimes->resize(first + branches.chains, {begin, end, 0, 0});
+    for (size_t i = branches.first; i < branches.last; ++i) {
+      found[i] = first + branches.chain[i - branches.first];
+      size_t& bytes = (*lifetimes)[found[i]].bytes;
+      bytes = std::max(bytes, segment.steps[i].scratch);
+    }
+  }
+  size_t most = 0;
+  for (size_t i = 0; i < found.size(); ++i)
+    if (found[i] == kNone) most = std::max(most, segment.steps[i].scratch);
+  const bool one = most * kSmall <= largest_live_set(*lifetimes);
+  if (one) lifetimes->push_back({segment.first, segment.last, most, 0});
+  const size_t shared = lifetimes->size() - 1;
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (found[i] != kNone) continue;
+    const Segment::Step& step = segment.steps[i];
+    if (!one) lifetimes->push_back({step.plan_step, step.plan_step, step.scratch, 0});
+    found[i] = one ? shared : lifetimes->size() - 1;
+  }
+  return found;
 }
 
 void Context::resolve_pointers(Segment& segment) {

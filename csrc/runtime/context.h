@@ -70,11 +70,13 @@ class Context {
 
   Status bind_segment(int first, bool values_known);
   Status layout(Segment& segment);
-  void add_scratch(const Segment& segment, std::vector<Lifetime>* lifetimes) const;
+  void find_branches(Segment& segment);
+  std::vector<size_t> add_scratch(const Segment& segment, std::vector<Lifetime>* lifetimes) const;
   void resolve_pointers(Segment& segment);
   void give_outputs_to_caller(Segment& segment);
   Status ensure_segment(size_t index);
   bool is_current(const Segment& segment) const;
+  class Runner;
   Status run_segment(Segment& segment, const Interrupt& interrupt, int64_t* step_times);
   Status run_dynamic(Segment& segment, const Interrupt& interrupt);
   void copy_outputs(void* const* outputs);

@@ -83,34 +83,113 @@ bool Context::is_current(const Segment& segment) const {
   return true;
 }
 
-Status Context::run_segment(Segment& segment, const Interrupt& interrupt, int64_t* step_times) {
-  for (const Segment::Patch& patch : segment.patches)
-    segment.pointers[patch.pointer] = slots_[patch.root].pointer;
-  const int threads = executor_.threads();
-  const Parallel pool(threads > 1 ? process_pool() : nullptr, threads);
-  StopWatch watch;
-  InterruptTimer interrupts(interrupt);
-  for (Segment::Step& step : segment.steps) {
-    const bool paced = threads > 1 && step.pace.is_timed();
-    const bool timed = paced || step_times != nullptr;
+// The steps of a segment, one by one or side by side.
+class Context::Runner {
+ public:
+  Runner(Context& context, Segment& segment, const Interrupt& interrupt, int64_t* step_times)
+      : plan_(context.plan_),
+        segment_(segment),
+        threads_(context.executor_.threads()),
+        pool_(threads_ > 1 ? process_pool() : nullptr, threads_),
+        interrupts_(interrupt),
+        step_times_(step_times) {}
+
+  Status all() {
+    size_t i = 0;
+    for (Branches& branches : segment_.branches) {
+      LEPTON_RETURN_IF_ERROR(steps(i, branches.first));
+      LEPTON_RETURN_IF_ERROR(branches.pace.side_by_side() ? side_by_side(branches)
+                                                          : one_after_another(branches));
+      i = branches.last;
+    }
+    return steps(i, segment_.steps.size());
+  }
+
+ private:
+  Status steps(size_t first, size_t last) {
+    for (size_t i = first; i < last; ++i) {
+      Segment::Step& step = segment_.steps[i];
+      const bool paced = threads_ > 1 && step.pace.is_timed();
+      int64_t took = 0;
+      LEPTON_RETURN_IF_ERROR(run(step, threads_ > 1 && step.pace.parallel() ? pool_ : Parallel(),
+                                 paced ? &took : nullptr));
+      if (paced)
+        step.pace.took(took);
+      else
+        step.pace.ran();
+      if (interrupts_.requested()) return {Code::kInterrupted, "interrupted"};
+    }
+    return {};
+  }
+
+  Status one_after_another(Branches& branches) {
+    if (!branches.pace.is_timed()) {
+      branches.pace.ran();
+      return steps(branches.first, branches.last);
+    }
+    std::fill(branches.nanoseconds.begin(), branches.nanoseconds.end(), 0);
+    StopWatch whole;
+    whole.start();
+    for (size_t i = branches.first; i < branches.last; ++i) {
+      StopWatch watch;
+      watch.start();
+      LEPTON_RETURN_IF_ERROR(steps(i, i + 1));
+      branches.nanoseconds[branches.chain[i - branches.first]] += watch.stop();
+    }
+    branches.pace.took(whole.stop());
+    branches.divide();
+    return {};
+  }
+
+  // Every thread runs the chains of its share.
+  Status side_by_side(Branches& branches) {
+    const bool timed = branches.pace.is_timed();
+    StopWatch watch;
     if (timed) watch.start();
-    void** pointers = segment.pointers.data() + step.first_pointer;
+    pool_.loop(threads_, [&](int64_t thread, int) {
+      Status& status = branches.failed[static_cast<size_t>(thread)];
+      status = Status();
+      for (size_t i = branches.first; i < branches.last && status.ok(); ++i)
+        if (branches.share[branches.chain[i - branches.first]] == static_cast<size_t>(thread))
+          status = run(segment_.steps[i], Parallel(), nullptr);
+    });
+    for (Status& status : branches.failed)
+      if (!status.ok()) return std::move(status);
+    timed ? branches.pace.took(watch.stop()) : branches.pace.ran();
+    return interrupts_.requested() ? Status(Code::kInterrupted, "interrupted") : Status();
+  }
+
+  // took: nanoseconds, unless null.
+  Status run(Segment::Step& step, Parallel parallel, int64_t* took) const {
+    const bool timed = took != nullptr || step_times_ != nullptr;
+    StopWatch watch;
+    if (timed) watch.start();
+    void** pointers = segment_.pointers.data() + step.first_pointer;
     const PlanStep& plan_step = plan_.steps[step.plan_step];
-    const RunArgs args{pointers, pointers + plan_step.inputs.size(),
-                       segment.arena.data() + step.scratch_offset,
-                       threads > 1 && step.pace.parallel() ? pool : Parallel()};
-    Status status = step.run(args);
+    const Status status = step.run({pointers, pointers + plan_step.inputs.size(),
+                                    segment_.arena.data() + step.scratch_offset, parallel});
     if (!status.ok())
       return {status.code(), std::string(plan_step.op) + " \"" + std::string(plan_step.name) +
                                  "\": " + status.message()};
-    const int64_t took = timed ? watch.stop() : 0;
-    if (paced)
-      step.pace.took(took);
-    else
-      step.pace.ran();
-    if (step_times != nullptr) step_times[step.plan_step] = took;
-    if (interrupts.requested()) return {Code::kInterrupted, "interrupted"};
+    if (!timed) return {};
+    const int64_t nanoseconds = watch.stop();
+    if (took != nullptr) *took = nanoseconds;
+    if (step_times_ != nullptr) step_times_[step.plan_step] = nanoseconds;
+    return {};
   }
+
+  const Plan& plan_;
+  Segment& segment_;
+  const int threads_;
+  const Parallel pool_;
+  InterruptTimer interrupts_;
+  int64_t* const step_times_;
+};
+
+Status Context::run_segment(Segment& segment, const Interrupt& interrupt, int64_t* step_times) {
+  for (const Segment::Patch& patch : segment.patches)
+    segment.pointers[patch.pointer] = slots_[patch.root].pointer;
+  LEPTON_RETURN_IF_ERROR(Runner(*this, segment, interrupt, step_times).all());
   return segment.dynamic ? run_dynamic(segment, interrupt) : Status();
 }
 

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "runtime/branches.h"
 #include "runtime/context.h"
 #include "runtime/pace.h"
 
@@ -32,6 +33,7 @@ struct Context::Segment {
 
   int first = 0, last = 0;  // plan steps [first, last)
   std::vector<Step> steps;
+  std::vector<Branches> branches;
   std::vector<void*> pointers;
   std::vector<Patch> patches;  // pointers that move from run to run
   DynamicFn dynamic;           // set when step last - 1 is dynamic
@@ -46,6 +48,7 @@ struct Context::Segment {
   void reset(int first_step) {
     first = last = first_step;
     steps.clear();
+    branches.clear();
     pointers.clear();
     patches.clear();
     dynamic = nullptr;
