@@ -5,8 +5,6 @@
 // throughout.
 #pragma once
 
-#include <immintrin.h>
-
 #include "cpu/gemm_f32_step.h"
 #include "cpu/lanes.h"
 #include "cpu/rows.h"
@@ -45,7 +43,7 @@ void tile(const GemmF32FusedParams& params) {
   const float* rhs = params.rhs;
   const float* next = params.prefetch == nullptr ? rhs : params.prefetch;
   for (size_t p = params.k; p > 0; --p, ++lhs, rhs += kNr, next += params.prefetch_step) {
-    _mm_prefetch(next, _MM_HINT_T1);
+    prefetch_share<V>(next, params.prefetch_step);
     gemm_f32_step(lhs, params.lhs_stride, rhs, sum);
   }
   constexpr size_t kLast = kVectors - 1;

@@ -3,10 +3,19 @@
 // Internal linkage throughout.
 #pragma once
 
+#include <immintrin.h>
+
 #include <cstddef>
 
 namespace lepton {
 namespace {
+
+// Asks for a step's share of what comes next: a line, or two where the share is a wide panel's row.
+template <typename V>
+inline void prefetch_share(const float* next, size_t share) {
+  _mm_prefetch(next, _MM_HINT_T1);
+  if constexpr (2 * V::lanes * sizeof(float) > 64) _mm_prefetch(next + share / 2, _MM_HINT_T1);
+}
 
 template <typename V, size_t kRows, size_t kVectors>
 inline void multiply_row(const float* lhs, size_t stride, V (&panel)[kVectors],

@@ -5,8 +5,6 @@
 // linkage throughout.
 #pragma once
 
-#include <immintrin.h>
-
 #include "cpu/gemm_f32_step.h"
 #include "cpu/rows.h"
 #include "ops/gemm_f32.h"
@@ -28,7 +26,7 @@ void tile(const GemmF32Params& params) {
   const float* rhs = params.rhs;
   const float* next = params.prefetch == nullptr ? rhs : params.prefetch;
   for (size_t p = params.k; p > 0; --p, ++lhs, rhs += kNr, next += params.prefetch_step) {
-    _mm_prefetch(next, _MM_HINT_T1);
+    prefetch_share<V>(next, params.prefetch_step);
     gemm_f32_step(lhs, params.lhs_stride, rhs, sum);
   }
 #pragma GCC unroll 12

@@ -6,8 +6,9 @@
 // lhs: rows of k floats, lhs_stride elements apart, no alignment, not padded: exactly m rows of k
 //      elements are readable.
 // rhs: one packed panel, [k][nr], 32-byte aligned; columns beyond n are zeros (the packer pads).
-// prefetch: what the caller will read next, or null; float p · prefetch_step of it is brought into
-//      L2 at step p. It is only a hint and may lie anywhere.
+// prefetch: what the caller will read next, or null; the prefetch_step floats from p ·
+// prefetch_step
+//      of it on are brought into L2 at step p. It is only a hint and may lie anywhere.
 // dst: the whole tile, [mr][nr], 64-byte aligned, always a scratch tile in L1 owned by the driver;
 //      rows >= m are left as they are. The epilogue turns it into the result.
 // No operand overlaps another. Sums run over p in order, in one accumulator each, so cutting k or m
