@@ -296,10 +296,7 @@ void RnnMatrix::lstm_step(const BoundRnnMatrix& bound, const RnnMatrixRun& run,
   params.packed = run.packed + step.direction * bound.direction_bytes;
   params.panel_stride = bound.panel_stride;
   params.scale = run.scale + step.direction * bound.shape.columns;
-  const GemmGrid grid =
-      gemm_grid(step.m, gemm_panels(*s8_, 4 * n), s8_->mr, q.stride, parallel.threads());
-  parallel.loop(grid.chunks(), [&](int64_t i, int) {
-    const GemmChunk chunk = grid.chunk(i);
+  const auto run_part = [&](const GemmChunk& chunk) {
     LstmStepParams part = params;
     part.m = chunk.rows;
     part.rows = reinterpret_cast<const uint8_t*>(q.rows + chunk.row * q.stride);
@@ -311,7 +308,11 @@ void RnnMatrix::lstm_step(const BoundRnnMatrix& bound, const RnnMatrixRun& run,
     part.c = step.c + chunk.row * n;
     part.h = step.h + chunk.row * n;
     lstm_step_->run(part);
-  });
+  };
+  const size_t panels = gemm_panels(*s8_, 4 * n);
+  if (parallel.threads() == 1) return run_part({0, step.m, 0, panels});
+  const GemmGrid grid = gemm_grid(step.m, panels, s8_->mr, q.stride, parallel.threads());
+  parallel.loop(grid.chunks(), [&](int64_t i, int) { run_part(grid.chunk(i)); });
 }
 
 }  // namespace lepton
