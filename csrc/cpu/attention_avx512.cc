@@ -139,6 +139,7 @@ inline void dot_keys(const float* q, const float* keys, size_t stride, size_t de
     for (size_t i = 0; i < kKeys; ++i)
       sum[i] = fma(x, _mm512_maskz_loadu_ps(lanes, keys + i * stride + d), sum[i]);
   }
+#pragma GCC unroll 8
   for (size_t i = 0; i < kKeys; ++i) scores[i] = _mm512_reduce_add_ps(sum[i]);
 }
 
