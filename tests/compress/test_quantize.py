@@ -259,6 +259,30 @@ def test_matrix_products_with_bias_run_on_integers() -> None:
     assert [step.dtypes for step in steps] == [("uint8",), ("uint8",), ("float32",)]
 
 
+def test_gelu_spelt_out_is_one_operator() -> None:
+    """Between its operators nothing is rounded: the layer before it takes them as a table."""
+    b = Builder(21)
+
+    def scalar(value: float) -> str:
+        return b.constant(f"c{value}", np.float32(value))
+
+    b.node("MatMul", ["x", b.normal("w1", 6, 8)], "h")
+    b.node("Pow", ["h", scalar(3)], "cube")
+    b.node("Mul", ["cube", scalar(0.044715)], "part")
+    b.node("Add", ["h", "part"], "total")
+    b.node("Mul", ["total", scalar(np.sqrt(2 / np.pi))], "scaled")
+    b.node("Tanh", ["scaled"], "tanh")
+    b.node("Add", ["tanh", scalar(1)], "above")
+    b.node("Mul", ["h", scalar(0.5)], "half")
+    b.node("Mul", ["half", "above"], "gelu")
+    b.node("MatMul", ["gelu", b.normal("w2", 8, 3)], "y")
+    model = b.model({"x": ["n", 5, 6]}, {"y": ["n", 5, 3]})
+    made = quantized(model, batches(shape=(4, 5, 6)))
+    steps = "+".join(step.op for step in lepton_rt.Session(made).explain())
+    product = "lepton.QLinearMatMul"
+    assert steps == f"QuantizeLinear+{product}+lepton.Lookup+{product}"
+
+
 def test_a_batch_norm_that_follows_no_layer() -> None:
     b = Builder(14)
     b.conv("x", "c1", 3, 4)

@@ -1,4 +1,4 @@
-"""A float graph made ready for quantisation: constants folded, batch norms gone."""
+"""A float graph made ready for quantisation: constants folded, batch norms gone, Gelu whole."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from lepton_rt.graph.types import infer_types
 from lepton_rt.passes.eliminate import eliminate
 from lepton_rt.passes.fold_constants import fold_constants
 from lepton_rt.passes.fuse_batch_norm import fuse_batch_norm
+from lepton_rt.passes.recognise_gelu import recognise_gelu
 from lepton_rt.passes.recognise_shuffle import recognise_shuffle
 
 
 def prepare(graph: Graph) -> Graph:
-    """Folds constants, batch norms and channel shuffles; only ONNX operators remain.
+    """Folds constants, batch norms, channel shuffles and Gelu; only ONNX operators remain.
 
-    Tensors that are still computed keep their names.
+    Tensors that are still computed keep their names. What a Gelu is spelt out in would otherwise be
+    rounded to 8 bits after each operator.
     """
     plain = recognise_shuffle(eliminate(fold_constants(infer_types(graph))))
+    plain = recognise_gelu(plain)
     return _without_fused_bias(graph, fuse_batch_norm(plain))
 
 
