@@ -7,20 +7,26 @@
 namespace lepton {
 namespace {
 
-template <bool kSigned, typename Divide>
+template <bool kSigned, bool kFactors, typename Divide>
 inline void quantize(const QuantizeParams& shared, float most) {
   const QuantizeParams params = shared;
   const Divide divide(params.scale);
   const Packer packer(params.zero_point);
   // What is larger has another quotient, but the same byte. Constant first: NaN passes.
   const __m512 most_f32x16 = _mm512_set1_ps(most);
-  for_each_64(
-      params.x, params.n, [&](size_t at, __mmask64 mask, __m512 a, __m512 b, __m512 c, __m512 d) {
-        const auto quotient = [&](__m512 x) { return divide(_mm512_min_ps(most_f32x16, x)); };
-        _mm512_mask_storeu_epi8(
-            params.y + at, mask,
-            packer.pack<kSigned>(quotient(a), quotient(b), quotient(c), quotient(d)));
-      });
+  for_each_64(params.x, params.n,
+              [&](size_t at, __mmask64 mask, __m512 a, __m512 b, __m512 c, __m512 d) {
+                const auto quotient = [&](__m512 x, size_t part) {
+                  if constexpr (kFactors) {
+                    const __mmask16 some = static_cast<__mmask16>(mask >> part);
+                    x = _mm512_mul_ps(x, _mm512_maskz_loadu_ps(some, params.factor + at + part));
+                  }
+                  return divide(_mm512_min_ps(most_f32x16, x));
+                };
+                _mm512_mask_storeu_epi8(params.y + at, mask,
+                                        packer.pack<kSigned>(quotient(a, 0), quotient(b, 16),
+                                                             quotient(c, 32), quotient(d, 48)));
+              });
 }
 
 // Quotients of any kind: bounded after the division.
@@ -31,17 +37,23 @@ struct BoundedDivider : Divider {
   }
 };
 
+template <typename Divide>
+inline void quantize_bytes(const QuantizeParams& params, float most) {
+  const bool factors = params.factor != nullptr;
+  if (params.is_signed)
+    return factors ? quantize<true, true, Divide>(params, most)
+                   : quantize<true, false, Divide>(params, most);
+  factors ? quantize<false, true, Divide>(params, most)
+          : quantize<false, false, Divide>(params, most);
+}
+
 }  // namespace
 
 void quantize_f32_avx512(const QuantizeParams& params) {
-  if (is_moderate(params.scale)) {
-    const float most = params.scale * 65536.f;
-    if (params.is_signed) return quantize<true, ReciprocalDivider>(params, most);
-    return quantize<false, ReciprocalDivider>(params, most);
-  }
-  const float most = __builtin_inff();
-  if (params.is_signed) return quantize<true, BoundedDivider>(params, most);
-  quantize<false, BoundedDivider>(params, most);
+  if (is_moderate(params.scale))
+    quantize_bytes<ReciprocalDivider>(params, params.scale * 65536.f);
+  else
+    quantize_bytes<BoundedDivider>(params, __builtin_inff());
 }
 
 }  // namespace lepton

@@ -3,8 +3,10 @@
 // kernels of their own. DynamicQuantizeLinear finds its range first. lepton.Lookup maps bytes
 // through a table.
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "ops/convert.h"
 #include "ops/dynamic_quantize.h"
@@ -103,16 +105,40 @@ constexpr KernelList<QuantizeInfo> kQuantizeList = {kQuantize,
 // Values that are worth sharing out with others.
 constexpr int64_t kQuantizeGrain = 1 << 15;
 
-// Floats to bytes; where there are several scales, the program.
+// What to multiply channels by so that one scale, the first channel's, is theirs: scales that
+// differ by powers of two, such as smoothing leaves (compress/smoothing.py), without loss.
+bool find_factors(const TensorInfo& scale, std::vector<float>* factors) {
+  const float* const s = static_cast<const float*>(scale.data);
+  if (s == nullptr || !(s[0] > 0x1p-40f && s[0] < 0x1p40f)) return false;
+  factors->resize(static_cast<size_t>(scale.shape.elements()));
+  for (size_t c = 0; c < factors->size(); ++c) {
+    const float factor = s[0] / s[c];
+    int exponent = 0;
+    if (std::frexp(factor, &exponent) != 0.5f || std::abs(exponent) > 40) return false;
+    if (s[c] * factor != s[0]) return false;
+    (*factors)[c] = factor;
+  }
+  return true;
+}
+
+bool all_equal(const TensorInfo& zero_point) {
+  const auto* const z = static_cast<const uint8_t*>(zero_point.data);
+  return z != nullptr &&
+         std::all_of(z, z + zero_point.shape.elements(), [&](uint8_t v) { return v == z[0]; });
+}
+
+// Floats to bytes; where scales differ otherwise, the program.
 class QuantizeBytesOp final : public Op {
  public:
   QuantizeBytesOp(const StepDesc& step, std::unique_ptr<Op> program)
       : kernel_(kQuantizeList.best(step.isa)->run),
         is_signed_(step.outputs[0] == DType::kS8),
         has_zero_point_(step.inputs.size() == 3),
+        axis_(step.attrs->i("axis", 1)),
         program_(std::move(program)) {}
 
   Status bind(BindContext& context) const override {
+    if (has_channels(context)) return bind_channels(context);
     for (int i = 1; i < (has_zero_point_ ? 3 : 2); ++i)
       if (context.input(i).shape.elements() != 1 || context.input(i).shape.rank > 1)
         return program_->bind(context);
@@ -121,10 +147,7 @@ class QuantizeBytesOp final : public Op {
     const int64_t n = shape.elements();
     if (n == 0) return nothing_to_run(context);
     context.set_run([this, n](const RunArgs& args) -> Status {
-      QuantizeParams whole = {args.input<float>(0),   0, *args.input<float>(1), 0, is_signed_,
-                              args.output<uint8_t>(0)};
-      if (has_zero_point_)
-        whole.zero_point = is_signed_ ? *args.input<int8_t>(2) : *args.input<uint8_t>(2);
+      const QuantizeParams whole = whole_of(args);
       parallel_ranges(args.parallel, n, kQuantizeGrain, [&](int64_t begin, int64_t end) {
         QuantizeParams part = whole;
         part.x += begin;
@@ -138,8 +161,51 @@ class QuantizeBytesOp final : public Op {
   }
 
  private:
+  QuantizeParams whole_of(const RunArgs& args) const {
+    QuantizeParams whole = {args.input<float>(0),   nullptr, 0,
+                            *args.input<float>(1),  0,       is_signed_,
+                            args.output<uint8_t>(0)};
+    if (has_zero_point_)
+      whole.zero_point = is_signed_ ? *args.input<int8_t>(2) : *args.input<uint8_t>(2);
+    return whole;
+  }
+
+  // Whether there is one scale for each place of the last dimension.
+  bool has_channels(const BindContext& context) const {
+    const Shape &x = context.input(0).shape, &scale = context.input(1).shape;
+    if (x.rank == 0 || scale.rank != 1 || scale[0] < 2 || scale[0] != x[x.rank - 1]) return false;
+    if (has_zero_point_ && context.input(2).shape != scale) return false;
+    return axis_ == -1 || axis_ == x.rank - 1;
+  }
+
+  Status bind_channels(BindContext& context) const {
+    auto factors = std::make_shared<std::vector<float>>();
+    if (!find_factors(context.input(1), factors.get()) ||
+        (has_zero_point_ && !all_equal(context.input(2))))
+      return program_->bind(context);
+    const Shape shape = context.input(0).shape;
+    LEPTON_RETURN_IF_ERROR(context.set_output(0, shape));
+    if (shape.elements() == 0) return nothing_to_run(context);
+    const int64_t width = shape[shape.rank - 1], rows = shape.elements() / width;
+    context.set_run([this, factors, width, rows](const RunArgs& args) -> Status {
+      QuantizeParams whole = whole_of(args);
+      whole.factor = factors->data();
+      whole.n = static_cast<size_t>(width);
+      const int64_t grain = std::max<int64_t>(kQuantizeGrain / width, 1);
+      parallel_ranges(args.parallel, rows, grain, [&](int64_t begin, int64_t end) {
+        QuantizeParams row = whole;
+        row.x += begin * width;
+        row.y += begin * width;
+        for (int64_t r = begin; r < end; ++r, row.x += width, row.y += width) kernel_(row);
+      });
+      return {};
+    });
+    return {};
+  }
+
   QuantizeKernel kernel_;
   bool is_signed_, has_zero_point_;
+  int64_t axis_;
   std::unique_ptr<Op> program_;
 };
 

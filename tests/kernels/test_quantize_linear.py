@@ -20,7 +20,7 @@ def quantize(x: Array, scale: Array, zero_point: Array) -> Array:
     info = np.iinfo(zero_point.dtype)
     with np.errstate(all="ignore"):
         q = np.rint(x / scale) + zero_point.astype(np.float32)
-    return np.clip(q, info.min, info.max).astype(zero_point.dtype)
+        return np.clip(q, info.min, info.max).astype(zero_point.dtype)
 
 
 def check_quantize(
@@ -54,6 +54,31 @@ def test_quantize_per_axis(dtype: str, axis: int, isa: str, rng: np.random.Gener
     zp = rng.integers(info.min, info.max, n, dtype)
     view = tuple(slice(None) if d == axis % 4 else None for d in range(4))
     check_quantize(x, scale, zp, axis, dtype, isa, view)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("width", [2, 31, 32, 33, 64, 100])
+@pytest.mark.parametrize("first", [0.037, 1e-30])
+def test_quantize_channels_by_powers_of_two(
+    dtype: str, width: int, first: float, isa: str, rng: np.random.Generator
+) -> None:
+    """Constant scales that one scale and a factor of each channel stand for, and others."""
+    powers = np.exp2(rng.integers(-9, 9, width)).astype(np.float32)
+    scale = np.float32(first) * powers
+    x = (rng.normal(0, 60, (700, width)) * scale).astype(np.float32)
+    x[::7] = (np.rint(x[::7] / scale) + np.float32(0.5)) * scale  # ties
+    x[3, :2] = np.nan, np.inf
+    for odd in (1, 1.5):
+        scale[-1] *= np.float32(odd)
+        for zeros in (None, np.full(width, 77, dtype), rng.integers(0, 127, width, dtype)):
+            for threads in (1, 2):
+                (got,) = run_op(
+                    "QuantizeLinear", [x, scale, zeros], {"axis": -1}, constants=(1, 2),
+                    outputs=(dtype,), isa=isa, threads=threads,
+                )  # fmt: skip
+                want = quantize(x, scale, np.zeros(width, dtype) if zeros is None else zeros)
+                want[3, 0] = np.iinfo(dtype).min
+                np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("scale", [0.037, 1.0, 3.3e-5, 1e-39, 1e-30, 1e30, 3e38, 0.1, 1 / 3])

@@ -35,9 +35,12 @@ def block(rng: Rng, shape: list[Any]) -> Graph:
     second = fake(model, layer(model, x, rng, WIDTH), 0.05, 100)
     total = model("Add", fake(model, layer(model, x, rng, WIDTH), 0.05, 120), x)
     weights = [rng.normal(size=WIDTH).astype(np.float32) for _ in range(2)]
-    third = fake(model, model("LayerNormalization", total, *weights), 0.03, 128)
+    norm = model("LayerNormalization", total, *weights)
+    third = fake(model, norm, 0.03, 128)
+    powers = np.exp2(rng.integers(-3, 4, WIDTH)).astype(np.float32)
+    fourth = fake(model, model("Mul", norm, powers), 0.03, 128)
     gate = fake(model, model("Tanh", second), 0.01, 128)
-    return model.graph(first, third, gate)
+    return model.graph(first, third, gate, fourth)
 
 
 def separate(graph: Graph, isa: str) -> lepton_rt.Session:

@@ -19,8 +19,12 @@ from .joined_step import join_steps, last_readers
 __all__ = ["join_rows"]
 
 _PRODUCT = "lepton.QLinearMatMul"
-_NORMS = {"LayerNormalization", "RMSNormalization"}
-_TAILS = _NORMS | {"lepton.Elementwise", "lepton.Lookup", "QuantizeLinear", "DequantizeLinear"}
+_DEFAULT_AXES = {
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), -1),
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), 1),
+}
+"""Operators whose axis must be the last one, unless all its places are treated alike."""
+_TAILS = {*_DEFAULT_AXES, "lepton.Elementwise", "lepton.Lookup"}
 _MOST_STEPS = 24
 
 Dims = tuple[Any, ...]
@@ -92,8 +96,10 @@ class _Group:
         made = self.shapes.get(step.outputs[0], ())
         if len(made) < 2 or made[:-1] != self.lead:
             return False
-        if step.op in _NORMS and step.attrs.get("axis", -1) not in (-1, len(made) - 1):
-            return False
+        if step.op in _DEFAULT_AXES and not self._has_one_scale(step):
+            axis = step.attrs.get("axis", _DEFAULT_AXES[step.op])
+            if axis not in (-1, len(made) - 1):
+                return False
         return all(self._fits_rows(name) for name in step.inputs if name)
 
     def _fits_rows(self, name: str) -> bool:
@@ -102,9 +108,14 @@ class _Group:
             return self.shapes.get(name, ())[:-1] == self.lead
         return all(size == 1 for size in constant.shape[:-1])
 
+    def _has_one_scale(self, step: Step) -> bool:
+        scale = self.constants.get(step.inputs[1])
+        return "Quantize" in step.op and scale is not None and scale.size == 1
+
     def joined(self, plan: Plan, readers: Mapping[str, int]) -> Step:
         """The steps as one."""
         attrs = [
-            {**step.attrs, "axis": -1} if step.op in _NORMS else step.attrs for step in self.steps
+            {**step.attrs, "axis": -1} if step.op in _DEFAULT_AXES else step.attrs
+            for step in self.steps
         ]
         return join_steps(plan, self.steps, attrs, readers)

@@ -34,6 +34,7 @@ from .recognise_attention import recognise_attention
 from .recognise_gelu import recognise_gelu
 from .recognise_shuffle import recognise_shuffle
 from .rotate_rows import rotate_rows
+from .scale_quantize import scale_quantize
 from .share_nodes import share_nodes
 
 __all__ = ["PASSES", "legalise", "optimise"]
@@ -64,6 +65,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_dynamic_quantize,
     move_reshape,
     fuse_epilogue,
+    scale_quantize,
     fuse_elementwise,
     fuse_clamp,
     eliminate,

@@ -19,6 +19,7 @@ from .attributes import int_attr
 from .editor import Editor
 from .evaluate import evaluate
 from .programs import MAX_INPUTS, Program, literal, node_compute, translatable, translate
+from .scale_quantize import differ_by_powers_of_two
 
 __all__ = ["fuse_elementwise"]
 
@@ -52,7 +53,7 @@ class _Group:
 
 def _grow(editor: Editor, sink: Node) -> _Group | None:
     compute = _compute(editor, sink, sink=True)
-    if compute is None:
+    if compute is None or _has_kernel(editor, sink):
         return None
     group = _Group(sink, compute, {id(sink): sink})
     grown = True
@@ -72,6 +73,12 @@ def _grow(editor: Editor, sink: Node) -> _Group | None:
                     continue
                 grown = True
     return group
+
+
+def _has_kernel(editor: Editor, node: Node) -> bool:
+    """Whether a kernel of QuantizeLinear beats an instruction that reads scales of channels."""
+    scales = editor.array(node.inputs[1]) if node.key == "QuantizeLinear" else None
+    return scales is not None and differ_by_powers_of_two(scales)
 
 
 def _leaves(editor: Editor, group: _Group) -> set[str]:
