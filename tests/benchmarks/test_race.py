@@ -43,6 +43,7 @@ def test_a_race(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert {
             ("lepton", "fp32", threads),
             ("lepton", "int8", threads),
+            ("lepton", "int8-minmax", threads),
             ("lepton", "int8-7bit", threads),
             ("lepton", "ort-qdq", threads),
             ("lepton", "sparse75", threads),
@@ -74,7 +75,7 @@ def test_a_race(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("| LeNet")]
     assert line.count("(ort)") == 4
     race.main(["--render", str(path), "--show", "all"])
-    assert capsys.readouterr().out.count("\n| lenet | 1 |") == 20
+    assert capsys.readouterr().out.count("\n| lenet | 1 |") == 22
 
 
 def test_a_missing_runtime_is_a_row(

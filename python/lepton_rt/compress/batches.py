@@ -48,6 +48,17 @@ def first_batch(batches: Iterable[Any] | Any) -> tuple[Any, Iterable[Any] | Any]
     raise InputError("calibration needs at least one batch, and there was none")
 
 
+def first_batches(batches: Iterable[Any] | Any, count: int) -> tuple[Any, Iterable[Any] | Any]:
+    """Some batches from the first on, and all of them again (an iterator cannot be read twice)."""
+    if isinstance(batches, Mapping) or hasattr(batches, "__array__"):
+        return batches, batches
+    if not isinstance(batches, Iterable) or isinstance(batches, (str, bytes)):
+        return batches, batches  # `feeds` says what is wrong with them
+    iterator = iter(batches)
+    some = list(itertools.islice(iterator, count))
+    return some, batches if iterator is not batches else itertools.chain(some, iterator)
+
+
 def sized_feeds(graph: Graph, batches: Iterable[Any] | Any) -> Iterable[Feed]:
     """`feeds`, with a length where `batches` has one (for progress)."""
     return _Sized(graph, batches) if hasattr(batches, "__len__") else feeds(graph, batches)
