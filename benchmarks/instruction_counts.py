@@ -40,7 +40,7 @@ Layer = tuple[str, dict[str, Any], list[tuple[int, ...]]]
 
 
 def _layers() -> dict[str, tuple[tuple[int, ...], Layer]]:
-    """Name → (input shape, layer). Each also runs in 8 bits where it is a product."""
+    """Name → (input shape, layer). Products also run in 8 bits, matrices' with bfloat16 weights."""
     image = {"pads": [1, 1, 1, 1]}
     return {
         "matmul_64x256x256": ((64, 256), ("MatMul", {}, [(256, 256)])),
@@ -116,6 +116,8 @@ def _write_cases(folder: Path) -> list[str]:
         model = _model(shape, layer)
         graph = lepton_rt.import_onnx(model)
         write(f"{name}_f32", lambda path, g=graph: lepton_rt.save_lepton(g, path), x)
+        if layer[0] == "MatMul":
+            write(f"{name}_bf16", lambda path, g=graph: lepton_rt.save_lepton(g, path), x)
         if layer[0] in ("MatMul", "Conv"):
             made = lepton_rt.quantize(model, [x], progress=False)
             write(f"{name}_s8", made.save, x)
@@ -133,7 +135,8 @@ def _run_cases(folder: Path, names: list[str]) -> None:
     import lepton_rt
 
     for name in names:
-        session = lepton_rt.Session(folder / f"{name}.lepton", threads=1)
+        precision = "bf16" if name.endswith("_bf16") else "f32"
+        session = lepton_rt.Session(folder / f"{name}.lepton", threads=1, precision=precision)
         x = np.load(folder / f"{name}.npy")
         session.run(x)
         session.run(x)
