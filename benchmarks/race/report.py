@@ -182,6 +182,11 @@ def _same_file_table(shared: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _pruning(variant: str) -> str:
+    share, _, bits = variant.removeprefix("sparse").partition("-")
+    return f"{share} %{', 7-bit weights' if bits == '7bit' else ''}"
+
+
 def _sparse_table(pruned: list[dict[str, Any]]) -> str:
     lines = [
         "| network | batch | threads | pruned | lepton_rt, ms | to its own dense int8 "
@@ -192,7 +197,7 @@ def _sparse_table(pruned: list[dict[str, Any]]) -> str:
         row, own, peer = case["sparse"], case["own"], case["peer"]
         lines.append(
             f"| {NETWORKS[case['network']].title} | {case['batch']} | {case['threads']} "
-            f"| {row['variant'].removeprefix('sparse')} % | {milliseconds(row):.3g} "
+            f"| {_pruning(row['variant'])} | {milliseconds(row):.3g} "
             f"| {_spread(case['to_own'])} of {milliseconds(own):.3g} ms ({own['variant']}) "
             f"| {_spread(case['to_peer'])} of {milliseconds(peer):.3g} ms "
             f"({peer['runtime']} {peer['variant']}) |"

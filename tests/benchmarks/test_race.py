@@ -47,7 +47,9 @@ def test_a_race(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
             ("lepton", "int8-7bit", threads),
             ("lepton", "ort-qdq", threads),
             ("lepton", "sparse75", threads),
+            ("lepton", "sparse75-7bit", threads),
             ("lepton", "sparse90", threads),
+            ("lepton", "sparse90-7bit", threads),
             ("ort", "fp32", threads),
             ("ort", "qdq", threads),
             ("ort", "qdq-exact", threads),
@@ -68,14 +70,15 @@ def test_a_race(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert all("no layer" in r["absent"] for r in record["rows"] if "dynamic" in r["variant"])
     assert set(record["packages"]) == {"lepton", "ort"}
     assert record["command"].endswith("--seconds 0.01 --inputs 8"), "folders change no figure"
-    # Precisions × threads, the same file × threads, sparsities × threads.
-    assert shown.count("| LeNet-size CNN | 1 |") == 4 + 2 + 4
+    # Precisions × threads, the same file × threads, sparsities × bits × threads.
+    assert shown.count("| LeNet-size CNN | 1 |") == 4 + 2 + 8
+    assert shown.count("| 90 % |") == shown.count("| 90 %, 7-bit weights |") == 2
     assert "geometric mean" in shown
     race.main(["--render", str(path), "--show", "summary"])
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("| LeNet")]
     assert line.count("(ort)") == 4
     race.main(["--render", str(path), "--show", "all"])
-    assert capsys.readouterr().out.count("\n| lenet | 1 |") == 22
+    assert capsys.readouterr().out.count("\n| lenet | 1 |") == 26
 
 
 def test_a_missing_runtime_is_a_row(

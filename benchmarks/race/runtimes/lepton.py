@@ -14,7 +14,7 @@ from . import Absent, Run, Source
 
 PACKAGE = "lepton_rt"
 MODULE = "lepton_rt"
-SPARSITY = {"sparse75": 0.75, "sparse90": 0.9}
+SPARSITY = {"sparse75": 0.75, "sparse75-7bit": 0.75, "sparse90": 0.9, "sparse90-7bit": 0.9}
 VARIANTS = {
     "fp32": "fp32",
     "int8": "int8",
