@@ -21,6 +21,7 @@
 #include <cstdint>
 
 #include "ops/gemm.h"
+#include "ops/op.h"
 
 namespace lepton {
 
@@ -103,6 +104,7 @@ struct GemmS8Block {
   size_t residual_stride;
   void* dst;
   size_t dst_stride;
+  Ahead ahead;  // what will be read after this block
 };
 void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block);
 

@@ -99,6 +99,14 @@ const GemmS8FusedKernelInfo* fused_kernel(const GemmS8Plan& plan, const GemmS8Bl
   return fused;
 }
 
+// As much as a panel's product has time for: what is ahead of its block may be all weights of a
+// layer.
+Ahead fetched_aside(const Ahead& ahead, const GemmS8FusedParams& params) {
+  constexpr size_t kRowsOfTile = 6, kDepthOfLine = 8;  // at the most and at the least
+  const size_t lines = params.m / kRowsOfTile * (params.k / kDepthOfLine);
+  return {ahead.at, std::min(ahead.bytes, lines * kCacheLine)};
+}
+
 void multiply_fused(const GemmS8FusedKernelInfo& kernel, const GemmS8Plan& plan,
                     const GemmS8Block& block) {
   int32_t bias[kMaxNr];
@@ -128,8 +136,11 @@ void multiply_fused(const GemmS8FusedKernelInfo& kernel, const GemmS8Plan& plan,
     params.n = panel.columns;
     params.width = panel.width;
     params.rhs = reinterpret_cast<const int8_t*>(panel.values);
-    params.next = plan.packed + (p + 1) * plan.panel_stride;
-    params.next_lines = p + 1 < block.last ? ceil_div(plan.panel_stride, kCacheLine) : 0;
+    const Ahead next = p + 1 < block.last
+                           ? Ahead{plan.packed + (p + 1) * plan.panel_stride, plan.panel_stride}
+                           : fetched_aside(block.ahead, params);
+    params.next = next.at;
+    params.next_lines = ceil_div(next.bytes, kCacheLine);
     params.bias = corrected_bias(plan, panel, plan.zero_point, bias);
     params.scale = plan.scale + panel.column;
     params.dst = static_cast<uint8_t*>(block.dst) + panel.column;

@@ -85,12 +85,19 @@ struct StepDesc {
   bool has_input(size_t i) const { return i < inputs.size() && inputs[i].present; }
 };
 
+// What will be read soon. Only its addresses are used, to bring it closer; or null.
+struct Ahead {
+  const std::byte* at = nullptr;
+  size_t bytes = 0;
+};
+
 // What a closure gets. Pointers of omitted operands are null.
 struct RunArgs {
   const void* const* in;
   void* const* out;
   std::byte* scratch;  // 64-byte aligned, as large as bind asked for
   Parallel parallel;
+  Ahead ahead = {};  // of the step after this one: the first of its weights
 
   template <typename T>
   const T* input(int i) const {

@@ -374,6 +374,20 @@ void Context::resolve_pointers(Segment& segment) {
       }
     }
   }
+  for (size_t i = 0; i + 1 < segment.steps.size(); ++i)
+    segment.steps[i].ahead = weights_of(plan_.steps[segment.steps[i + 1].plan_step]);
+}
+
+// The first constant of a step that is no mere vector.
+Ahead Context::weights_of(const PlanStep& step) const {
+  constexpr size_t kVector = 4096;  // bytes
+  for (int id : step.inputs) {
+    if (id < 0 || !slots_[id].info.constant) continue;
+    const TensorInfo& info = slots_[id].info;
+    const size_t bytes = bytes_of(info);
+    if (bytes > kVector) return {static_cast<const std::byte*>(info.data), bytes};
+  }
+  return {};
 }
 
 const Shape* Context::output_shape(int i) const {

@@ -166,8 +166,9 @@ class Context::Runner {
     if (timed) watch.start();
     void** pointers = segment_.pointers.data() + step.first_pointer;
     const PlanStep& plan_step = plan_.steps[step.plan_step];
-    const Status status = step.run({pointers, pointers + plan_step.inputs.size(),
-                                    segment_.arena.data() + step.scratch_offset, parallel});
+    const Status status =
+        step.run({pointers, pointers + plan_step.inputs.size(),
+                  segment_.arena.data() + step.scratch_offset, parallel, step.ahead});
     if (!status.ok())
       return {status.code(), std::string(plan_step.op) + " \"" + std::string(plan_step.name) +
                                  "\": " + status.message()};

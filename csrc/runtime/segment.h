@@ -17,6 +17,7 @@ struct Context::Segment {
     size_t scratch;
     size_t scratch_offset;
     Pace pace;
+    Ahead ahead = {};
   };
   struct Patch {
     int pointer;
