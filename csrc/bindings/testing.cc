@@ -236,6 +236,8 @@ Flat<int32_t> gemm_s8(const std::string& kernel, size_t m, size_t n, size_t k, c
     raise_if_error(
         check_gemm_runs(static_cast<const std::byte*>(panel.data()), elements, n, k, nullptr));
   }
+  params.next = reinterpret_cast<const std::byte*>(panel.data());  // may end anywhere
+  params.next_stride = kCacheLine;
   return run_gemm<GemmS8Params, int32_t>(info, params, n, info.kr, lhs, panel, elements, at_start,
                                          start, hold ? info.hold_tiles : nullptr);
 }

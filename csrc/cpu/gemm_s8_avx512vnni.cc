@@ -3,6 +3,7 @@
 // rhs and one broadcast of the 32. The limit is the two ports of vpdpbusd: twelve cycles a step for
 // 1,536 multiply-accumulates, beside ten loads. A narrower last panel uses fewer columns of
 // registers. Rows that are windows have a pointer each, in a register, and share the place in them.
+// A panel may come from L2, four lines a step, as long as no others arrive in bursts beside it.
 #include <immintrin.h>
 
 #include "cpu/gemm_s8_vnni512.h"
@@ -39,8 +40,15 @@ void tile(const GemmS8Params& params) {
   const int8_t* rhs = static_cast<const int8_t*>(params.rhs);
   const size_t stride = params.lhs_stride;
   constexpr size_t kStep = kVectors * kNv * kKr;
+  static_assert(kStreamDepth == 2 * kKr);
+  // Without lines to fetch, again and again one that is there.
+  const auto* next =
+      params.next == nullptr ? static_cast<const std::byte*>(params.rhs) : params.next;
+  const size_t next_stride = params.next == nullptr ? 0 : params.next_stride;
   size_t p = params.k;
   for (; p >= 2 * kKr; p -= 2 * kKr, lhs += 2 * kKr, rhs += 2 * kStep) {
+    _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
+    next += next_stride;
     step([&](size_t i) { return lhs + i * stride; }, rhs, sum);
     step([&](size_t i) { return lhs + kKr + i * stride; }, rhs + kStep, sum);
   }

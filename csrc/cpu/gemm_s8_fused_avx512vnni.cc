@@ -16,20 +16,21 @@
 namespace lepton {
 namespace {
 
-// Cache lines that are brought into L2 on the way, one for every two quads of k: all at once they
-// would take the buffers through which the panel itself arrives.
+// Cache lines that are brought into L2 on the way, evenly over all tiles, at the most one for every
+// two quads of k: faster they would take the buffers through which the panel itself arrives.
 class Lines {
  public:
   Lines(const GemmS8FusedParams& params, size_t tiles)
-      : at_(reinterpret_cast<const char*>(params.next)),
-        left_(params.next_lines),
-        inside_(params.k / (2 * kKr)) {
-    const size_t within = tiles * inside_;
-    before_ = left_ > within ? (left_ - within + tiles - 1) / tiles : 0;
+      : at_(reinterpret_cast<const char*>(params.next)), left_(params.next_lines) {
+    const size_t share = (left_ + tiles - 1) / tiles, steps = params.k / (2 * kKr);
+    inside_ = share < steps ? share : steps;
+    before_ = share - inside_;
+    if (inside_ > 0) stride_ = (inside_ * kLine + steps - 1) / steps;
   }
 
   // For the tile to come. Those that its steps are too few for are fetched at once; returns where
-  // the others begin and how far they are apart: nowhere, once there are none.
+  // the others begin and how far a step goes, less than a line if there are more steps: nowhere,
+  // once there are none.
   struct Walk {
     const char* at;
     size_t stride;
@@ -42,7 +43,7 @@ class Lines {
     for (size_t i = 0; i < before_ && left_ > 0; ++i, --left_, at_ += kLine)
       _mm_prefetch(at_, _MM_HINT_T1);
     if (left_ == 0) return {reinterpret_cast<const char*>(resting_place), 0};
-    const Walk walk{at_, kLine};
+    const Walk walk{at_, stride_};
     const size_t taken = left_ < inside_ ? left_ : inside_;
     left_ -= taken;
     at_ += taken * kLine;
@@ -52,7 +53,7 @@ class Lines {
  private:
   static constexpr size_t kLine = 64;
   const char* at_;
-  size_t left_, inside_, before_ = 0;
+  size_t left_, inside_, before_, stride_ = 0;
 };
 
 template <size_t kRows, size_t kVectors>

@@ -348,7 +348,7 @@ class ConvS8 final : public Op {
       block.residual = residual == nullptr ? nullptr : residual + first;
       block.dst = dst + first * static_cast<int64_t>(q.dst_size);
       block.residual_stride = block.dst_stride = channels;
-      if (c.row + c.rows == grid.grid.m && c.last == grid.grid.panels) block.ahead = args.ahead;
+      if (grid.grid.is_last(c)) block.ahead = args.ahead;
       gemm_s8_block(p, block);
     });
   }

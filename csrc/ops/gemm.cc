@@ -5,7 +5,7 @@
 namespace lepton {
 
 #define LEPTON_GEMM_F32(name, isa, mr, nr) void name(const GemmF32Params&);
-#define LEPTON_GEMM_S8(name, isa, form, mr, nr, nv, kr) void name(const GemmS8Params&);
+#define LEPTON_GEMM_S8(name, isa, form, mr, nr, nv, kr, streams) void name(const GemmS8Params&);
 #define LEPTON_GEMM_S8_TILES(name, isa, form, mr, nr, nv, kr, hold) \
   void name(const GemmS8Params&);                                   \
   void hold(bool);
@@ -42,9 +42,9 @@ constexpr GemmF32KernelInfo kGemmF32[] = {
 #include "ops/gemm_f32_kernels.inc"
 };
 
-#define LEPTON_GEMM_S8(name, isa, form, mr, nr, nv, kr)                                      \
-  {#name,  Isa::k_##isa, GemmS8Form::form, mr, nr, nv, kr, LEPTON_KERNEL_POINTER(isa, name), \
-   nullptr},
+#define LEPTON_GEMM_S8(name, isa, form, mr, nr, nv, kr, streams)                              \
+  {#name,   Isa::k_##isa, GemmS8Form::form, mr, nr, nv, kr, LEPTON_KERNEL_POINTER(isa, name), \
+   nullptr, streams},
 #define LEPTON_GEMM_S8_TILES(name, isa, form, mr, nr, nv, kr, hold) \
   {#name,                                                           \
    Isa::k_##isa,                                                    \
@@ -54,7 +54,8 @@ constexpr GemmF32KernelInfo kGemmF32[] = {
    nv,                                                              \
    kr,                                                              \
    LEPTON_KERNEL_POINTER(isa, name),                                \
-   LEPTON_KERNEL_POINTER(isa, hold)},
+   LEPTON_KERNEL_POINTER(isa, hold),                                \
+   false},
 constexpr GemmS8KernelInfo kGemmS8[] = {
 #include "ops/gemm_s8_kernels.inc"
 };

@@ -35,6 +35,7 @@ struct GemmS8KernelInfo {
   int mr, nr, nv, kr;
   GemmS8Kernel run;
   HoldTiles hold_tiles;  // null for most
+  bool streams;
 };
 struct GemvF32KernelInfo {
   const char* name;

@@ -122,6 +122,7 @@ struct GemmGrid {
 
   int64_t chunks() const { return static_cast<int64_t>(row_chunks * panel_chunks); }
   GemmChunk chunk(int64_t i) const;
+  bool is_last(const GemmChunk& c) const { return c.row + c.rows == m && c.last == panels; }
 };
 
 // The grid of a float32 product for gemm_f32_block with `partial`: where k is deep, few blocks of

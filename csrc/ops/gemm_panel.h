@@ -23,8 +23,19 @@ inline size_t accumulator_rows(size_t mr) {
 // further away it would arrive at a third of the rate at which kernels read it.
 struct Prefetch {
   const std::byte* at;
-  size_t lines;  // still to come
-  size_t share;  // of one register tile
+  size_t lines;   // still to come
+  size_t share;   // of one register tile
+  size_t left;    // more of them, which a kernel fetches as it goes,
+  size_t stride;  // this far apart
+  // Where those begin that are left to the kernel; or null.
+  const std::byte* leave() {
+    if (lines == 0 || left == 0) return nullptr;
+    const std::byte* const from = at;
+    const size_t count = std::min(left, lines);
+    at += count * kCacheLine;
+    lines -= count;
+    return from;
+  }
   void take() {
     const size_t count = std::min(share, lines);
     for (size_t i = 0; i < count; ++i) __builtin_prefetch(at + i * kCacheLine, 0, 2);

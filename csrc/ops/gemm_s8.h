@@ -21,6 +21,9 @@
 //      nv · kr values fill as much); columns beyond the matrix and rows beyond the true k are zeros
 //      (the packer pads). For u8 runs: n / 8 strips of RunSections, one after another.
 // dst: [m][n] int32, 64-byte aligned scratch of the driver.
+// next: cache lines that will be read later, or null; a kernel that streams (gemm_s8_kernels.inc)
+//      brings the one at next + i·next_stride into L2 before the step [8i, 8i + 8) of k, others
+//      leave them.
 // Overflow: sums are exact while they fit int32 (k·255·255 < 2^31 always does) and wrap modulo 2^32
 // beyond, on every ISA alike; no intermediate saturates. For u8 pairs and u8 runs that is what
 // the packer proved, for lhs values up to the bound it was given (gemm_runs.h).
@@ -44,6 +47,8 @@ struct alignas(32) RunSection {
 };
 constexpr size_t kStripColumns = 8, kQuadBytes = 32;
 
+constexpr size_t kStreamDepth = 8;
+
 struct GemmS8Params {
   size_t m, n, k;
   const void* lhs;  // int16_t or uint8_t, by the kernel's form
@@ -51,6 +56,8 @@ struct GemmS8Params {
   const void* rhs;  // int16_t or int8_t
   int32_t* dst;
   bool accumulate;  // start from dst instead of zero: k in several calls
+  const std::byte* next = nullptr;
+  size_t next_stride = 0;
 };
 using GemmS8Kernel = void (*)(const GemmS8Params&);
 

@@ -22,6 +22,11 @@ const int32_t* corrected_bias(const GemmS8Plan& plan, const GemmS8Panel& panel, 
   return room;
 }
 
+// Whether panels pass whole and the kernel fetches the next one.
+bool streams(const GemmS8Plan& plan, const GemmS8Block& block) {
+  return plan.kernel->streams && block.windows == nullptr;
+}
+
 PanelProduct product_of(const GemmS8Plan& plan, const GemmS8Block& block,
                         const GemmS8Panel& panel) {
   PanelProduct product = {};
@@ -30,22 +35,36 @@ PanelProduct product_of(const GemmS8Plan& plan, const GemmS8Block& block,
   product.width = panel.width;
   product.element = gemm_element(*plan.kernel);
   product.k = gemm_k_padded(*plan.kernel, plan.k);
-  product.whole_k = plan.kernel->form == GemmS8Form::kU8Runs;
+  product.whole_k = plan.kernel->form == GemmS8Form::kU8Runs || streams(plan, block);
   product.lhs_stride = block.row_stride;
   product.panel = panel.values;
   return product;
 }
 
-// The panel after p in shares for the register tiles of this one; empty after the last. A single
-// row has none: it only streams weights, and all at once the lines of a panel would be in its way.
+// What will be read after panel p. Behind the last, as much as its product has time for: what is
+// ahead of a block may be all weights of a layer. Kernels that stream none take their time, and
+// would get it in bursts.
+Ahead after_panel(const GemmS8Plan& plan, const GemmS8Block& block, size_t p) {
+  if (p + 1 < block.last) return {plan.packed + (p + 1) * plan.panel_stride, plan.panel_stride};
+  if (!plan.kernel->streams) return {};
+  constexpr size_t kRowsOfTile = 6;  // at the most
+  const size_t lines = block.m / kRowsOfTile * (plan.k / kStreamDepth);
+  return {block.ahead.at, std::min(block.ahead.bytes, lines * kCacheLine)};
+}
+
+// What comes after panel p in shares for the register tiles of this one. A single row has none: it
+// only streams weights, and all at once the lines of a panel would be in its way.
 Prefetch next_panel(const GemmS8Plan& plan, const GemmS8Block& block, const PanelProduct& product,
                     size_t p) {
-  if (p + 1 >= block.last) return {};
   PanelProduct whole = product;
   whole.rows = std::min(block.m, accumulator_rows(product.mr));
   const size_t tiles = ceil_div(block.m, product.mr) * panel_pieces(whole);
-  const size_t lines = ceil_div(plan.panel_stride, kCacheLine);
-  return {plan.packed + (p + 1) * plan.panel_stride, lines, ceil_div(lines, tiles)};
+  const Ahead next = after_panel(plan, block, p);
+  const size_t lines = ceil_div(next.bytes, kCacheLine);
+  const size_t share = ceil_div(lines, tiles);
+  const size_t steps = streams(plan, block) ? product.k / kStreamDepth : 0;
+  const size_t left = std::min(share, steps);
+  return {next.at, lines, share - left, left, left == 0 ? 0 : ceil_div(left * kCacheLine, steps)};
 }
 
 // Rows [first, first + product.rows) of windows, cut as multiply_panel cuts rows: in pieces of a
@@ -99,14 +118,6 @@ const GemmS8FusedKernelInfo* fused_kernel(const GemmS8Plan& plan, const GemmS8Bl
   return fused;
 }
 
-// As much as a panel's product has time for: what is ahead of its block may be all weights of a
-// layer.
-Ahead fetched_aside(const Ahead& ahead, const GemmS8FusedParams& params) {
-  constexpr size_t kRowsOfTile = 6, kDepthOfLine = 8;  // at the most and at the least
-  const size_t lines = params.m / kRowsOfTile * (params.k / kDepthOfLine);
-  return {ahead.at, std::min(ahead.bytes, lines * kCacheLine)};
-}
-
 void multiply_fused(const GemmS8FusedKernelInfo& kernel, const GemmS8Plan& plan,
                     const GemmS8Block& block) {
   int32_t bias[kMaxNr];
@@ -136,9 +147,7 @@ void multiply_fused(const GemmS8FusedKernelInfo& kernel, const GemmS8Plan& plan,
     params.n = panel.columns;
     params.width = panel.width;
     params.rhs = reinterpret_cast<const int8_t*>(panel.values);
-    const Ahead next = p + 1 < block.last
-                           ? Ahead{plan.packed + (p + 1) * plan.panel_stride, plan.panel_stride}
-                           : fetched_aside(block.ahead, params);
+    const Ahead next = after_panel(plan, block, p);
     params.next = next.at;
     params.next_lines = ceil_div(next.bytes, kCacheLine);
     params.bias = corrected_bias(plan, panel, plan.zero_point, bias);
@@ -231,6 +240,8 @@ void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
       const GemmS8KernelInfo& kernel = product.rows < kFewRows ? few_rows : *plan.kernel;
       const auto run = [&](GemmS8Params& params) {
         params.n = panel.width;
+        params.next = kernel.streams ? next.leave() : nullptr;
+        params.next_stride = next.stride;
         kernel.run(params);
       };
       product.mr = static_cast<size_t>(kernel.mr);

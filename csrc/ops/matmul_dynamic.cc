@@ -190,6 +190,7 @@ GemmS8Block DynamicQuantizeMatMulOp::block_of(const BoundDynamic& bound, const R
   block.residual_stride = n;
   block.dst = args.output<float>(0) + chunk.row * n;
   block.dst_stride = n;
+  if (bound.grid.is_last(chunk)) block.ahead = args.ahead;
   return block;
 }
 

@@ -418,6 +418,7 @@ void MatMulIntegerOp::run_chunk(const BoundMatMulInteger& bound, const RunArgs& 
   block.dst_stride = n;
   if (has_residual_ && plan.dst_size == 1) add_residual<uint8_t>(bound, args, chunk, row, &block);
   if (has_residual_ && plan.dst_size == 4) add_residual<float>(bound, args, chunk, row, &block);
+  if (batch + 1 == bound.shape.batches() && bound.grid.is_last(chunk)) block.ahead = args.ahead;
   gemm_s8_block(plan, block);
 }
 

@@ -37,6 +37,13 @@ OpFactory find_op(std::string_view name) {
   return nullptr;
 }
 
+Ahead weights_of(const TensorInfo& input) {
+  constexpr size_t kVector = 4096;  // bytes
+  if (!input.constant) return {};
+  const size_t bytes = static_cast<size_t>(input.shape.elements()) * size_of(input.dtype);
+  return bytes > kVector ? Ahead{static_cast<const std::byte*>(input.data), bytes} : Ahead{};
+}
+
 const Attrs::Entry* Attrs::find(std::string_view name) const {
   for (const Entry& e : entries_)
     if (e.name == name) return &e;

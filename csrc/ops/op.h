@@ -91,13 +91,16 @@ struct Ahead {
   size_t bytes = 0;
 };
 
+// A constant that is no mere vector; otherwise nothing.
+Ahead weights_of(const TensorInfo& input);
+
 // What a closure gets. Pointers of omitted operands are null.
 struct RunArgs {
   const void* const* in;
   void* const* out;
   std::byte* scratch;  // 64-byte aligned, as large as bind asked for
   Parallel parallel;
-  Ahead ahead = {};  // of the step after this one: the first of its weights
+  Ahead ahead = {};  // the first weights that a later step reads
 
   template <typename T>
   const T* input(int i) const {

@@ -38,6 +38,7 @@ bool is_row_wise(std::string_view op) {
 struct BoundRows {
   size_t rows = 0;
   std::vector<RunFn> run;
+  std::vector<Ahead> ahead;              // of every step: the first weights of those after it
   std::vector<size_t> row_bytes;         // of every input (0: not cut) and value
   std::vector<size_t> offset;            // of every value that is no result, from a thread's memory
   size_t scratch_offset = 0, bytes = 0;  // a thread's memory: values, then scratch of a step
@@ -53,8 +54,9 @@ class RowBlocksOp final : public Op {
   Status find_rows(const BindContext& context, Shape* lead) const;
   Status bind_rows(const BindContext& context, size_t rows, int threads, BoundRows* bound,
                    std::vector<int64_t>* widths) const;
+  void look_ahead(const BindContext& context, BoundRows* bound) const;
   void run_rows(const BoundRows& bound, const RunArgs& args, size_t first, std::byte* memory,
-                Parallel parallel) const;
+                Parallel parallel, const Ahead& ahead) const;
   size_t num_inputs() const { return joined.num_inputs(); }
 };
 
@@ -125,7 +127,22 @@ Status RowBlocksOp::bind_rows(const BindContext& context, size_t rows, int threa
     bound->run.push_back(std::move(binder.run));
   }
   bound->bytes = thread_share(bound->scratch_offset + scratch);
+  look_ahead(context, bound);
   return {};
+}
+
+void RowBlocksOp::look_ahead(const BindContext& context, BoundRows* bound) const {
+  Ahead ahead;
+  bound->ahead.resize(joined.steps.size());
+  for (size_t s = joined.steps.size(); s-- > 0;) {
+    bound->ahead[s] = ahead;
+    const std::vector<int>& inputs = joined.steps[s].in;
+    for (size_t j = inputs.size(); j-- > 0;) {
+      if (inputs[j] < 0 || static_cast<size_t>(inputs[j]) >= num_inputs()) continue;
+      const Ahead weights = weights_of(context.input(inputs[j]));
+      if (weights.bytes > 0) ahead = weights;
+    }
+  }
 }
 
 // Rows of a block, all blocks nearly equal.
@@ -173,7 +190,7 @@ Status RowBlocksOp::bind(BindContext& context) const {
       const BoundRows& rows_bound = (*bound)[at + 1 == blocks && rest != 0 ? 1 : 0];
       run_rows(rows_bound, args, at * (*bound)[0].rows,
                args.scratch + static_cast<size_t>(thread) * bytes,
-               shared_out ? Parallel() : args.parallel);
+               shared_out ? Parallel() : args.parallel, at + 1 == blocks ? args.ahead : Ahead());
     };
     if (shared_out) {
       args.parallel.loop(static_cast<int64_t>(blocks), block);
@@ -186,7 +203,7 @@ Status RowBlocksOp::bind(BindContext& context) const {
 }
 
 void RowBlocksOp::run_rows(const BoundRows& bound, const RunArgs& args, size_t first,
-                           std::byte* memory, Parallel parallel) const {
+                           std::byte* memory, Parallel parallel, const Ahead& ahead) const {
   const auto pointer = [&](int id) -> std::byte* {
     if (id < 0) return nullptr;
     const size_t at = static_cast<size_t>(id), offset = first * bound.row_bytes[at];
@@ -201,7 +218,8 @@ void RowBlocksOp::run_rows(const BoundRows& bound, const RunArgs& args, size_t f
     for (size_t i = 0; i < joined.steps[s].in.size(); ++i) in[i] = pointer(joined.steps[s].in[i]);
     for (size_t i = 0; i < joined.steps[s].out.size(); ++i)
       out[i] = pointer(joined.steps[s].out[i]);
-    (void)bound.run[s](RunArgs{in, out, memory + bound.scratch_offset, parallel});
+    const Ahead& next = bound.ahead[s].bytes > 0 ? bound.ahead[s] : ahead;
+    (void)bound.run[s](RunArgs{in, out, memory + bound.scratch_offset, parallel, next});
   }
 }
 

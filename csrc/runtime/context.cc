@@ -374,20 +374,21 @@ void Context::resolve_pointers(Segment& segment) {
       }
     }
   }
-  for (size_t i = 0; i + 1 < segment.steps.size(); ++i)
-    segment.steps[i].ahead = weights_of(plan_.steps[segment.steps[i + 1].plan_step]);
+  look_ahead(segment);
 }
 
-// The first constant of a step that is no mere vector.
-Ahead Context::weights_of(const PlanStep& step) const {
-  constexpr size_t kVector = 4096;  // bytes
-  for (int id : step.inputs) {
-    if (id < 0 || !slots_[id].info.constant) continue;
-    const TensorInfo& info = slots_[id].info;
-    const size_t bytes = bytes_of(info);
-    if (bytes > kVector) return {static_cast<const std::byte*>(info.data), bytes};
+// Tells each step the first weights of the next step that has any.
+void Context::look_ahead(Segment& segment) const {
+  Ahead ahead;
+  for (size_t i = segment.steps.size(); i-- > 0;) {
+    segment.steps[i].ahead = ahead;
+    const std::vector<int>& inputs = plan_.steps[segment.steps[i].plan_step].inputs;
+    for (size_t j = inputs.size(); j-- > 0;) {
+      if (inputs[j] < 0) continue;
+      const Ahead weights = weights_of(slots_[inputs[j]].info);
+      if (weights.bytes > 0) ahead = weights;
+    }
   }
-  return {};
 }
 
 const Shape* Context::output_shape(int i) const {

@@ -73,7 +73,7 @@ class Context {
   void find_branches(Segment& segment);
   std::vector<size_t> add_scratch(const Segment& segment, std::vector<Lifetime>* lifetimes) const;
   void resolve_pointers(Segment& segment);
-  Ahead weights_of(const PlanStep& step) const;
+  void look_ahead(Segment& segment) const;
   void give_outputs_to_caller(Segment& segment);
   Status ensure_segment(size_t index);
   bool is_current(const Segment& segment) const;

@@ -278,27 +278,33 @@ def test_int32_output_with_bias(isa: str, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("m, k, n", [(1, 512, 900), (200, 96, 64), (50, 1500, 70), (6, 2000, 600)])
-def test_isas_and_thread_counts_agree(rng: np.random.Generator, m: int, k: int, n: int) -> None:
+@pytest.mark.parametrize("output", ["uint8", "float32"])
+def test_isas_and_thread_counts_agree(
+    rng: np.random.Generator, m: int, k: int, n: int, output: str
+) -> None:
     a, b = draw(rng, (m, k), "uint8"), draw(rng, (k, n), "int8")
     scale = rng.uniform(0.5, 2.0, n).astype(np.float32) / np.float32(k * 40)
     results = []
     for isa in _core.usable_isas():
         kernel, blob, attrs = pack(isa, b, None)
-        attrs |= {"a_zero_point": 120, "y_zero_point": 128}
+        attrs |= {"a_zero_point": 120}
+        attrs |= {"y_zero_point": 128} if output == "uint8" else {}
         for threads in (1, 2, 3):
             results += run_op(
                 "lepton.QLinearMatMul",
                 [a, blob, scale],
                 attrs,
                 constants=[1, 2],
-                outputs=["uint8"],
+                outputs=[output],
                 kernel=kernel,
                 isa=isa,
                 threads=threads,
             )
     for other in results[1:]:
         np.testing.assert_array_equal(results[0], other)
-    want = clamp_round(scaled(accumulate(a, b, 120), scale), 128, 0, 255)
+    want = scaled(accumulate(a, b, 120), scale)
+    if output == "uint8":
+        want = clamp_round(want, 128, 0, 255)
     np.testing.assert_array_equal(results[0], want)
 
 
