@@ -245,6 +245,8 @@ void gemm_s8_block(const GemmS8Plan& plan, const GemmS8Block& block) {
         kernel.run(params);
       };
       product.mr = static_cast<size_t>(kernel.mr);
+      // Tiles of one or two rows would wait for the latency of their sums, or for the panel.
+      if (kernel.streams) product.mr = ceil_div(product.rows, ceil_div(product.rows, product.mr));
       product.lhs = rows + i * block.row_stride * product.element;
       if (block.windows != nullptr)
         multiply_windows(*block.windows, product, i, acc);
