@@ -27,7 +27,7 @@ class LowerContext:
     graph: Graph
     isa: str
     precision: str = "f32"
-    """"bf16": constant weights of float32 products and convolutions are kept as bfloat16."""
+    """Of constant weights of float32 products and convolutions: "f32" or "bf16"."""
     added: dict[str, Array] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
