@@ -55,7 +55,7 @@ def error(made: lepton_rt.QuantizedModel, model: onnx.ModelProto) -> float:
 
 def quantized(model: Any, data: Any = None, **options: Any) -> lepton_rt.QuantizedModel:
     data = batches(shape=SHAPE) if data is None else data
-    return lepton_rt.quantize(model, data, progress=False, **options)
+    return lepton_rt.quantize(model, data, progress=False, dynamic_below=None, **options)
 
 
 @pytest.mark.parametrize("options", [{}, {"bits": 7}, {"per_channel": False}], ids=str)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,17 @@ from lepton_rt.compress.attention import quantize_attention
 from lepton_rt.compress.batches import first_batch, first_batches
 from lepton_rt.compress.calibrate import Calibration, calibrate
 from lepton_rt.compress.compare import compare_tensors
+from lepton_rt.compress.dynamic_rows import DYNAMIC_BELOW, choose_dynamic_rows, quantize_rows
 from lepton_rt.compress.exclude import excluded_outputs
 from lepton_rt.compress.input_moments import InputMoments
 from lepton_rt.compress.insert_qdq import TensorParameters, insert_qdq
 from lepton_rt.compress.observers import METHODS, widen
 from lepton_rt.compress.placement import Placement, place
 from lepton_rt.compress.prepare import prepare
+from lepton_rt.compress.product_inputs import BATCHES, observe_product_inputs
 from lepton_rt.compress.qparams import affine_parameters
-from lepton_rt.compress.report import Report, TensorReport
-from lepton_rt.compress.smoothing import BATCHES, find_smoothing
+from lepton_rt.compress.report import DynamicReport, Report, TensorReport
+from lepton_rt.compress.smoothing import Smoothing, find_smoothing
 from lepton_rt.compress.weights import (
     GROUP_SIZES,
     products,
@@ -77,6 +79,7 @@ def quantize(
     per_row: bool = True,
     rounding: str = "gptq",
     smooth: bool = True,
+    dynamic_below: float | None = DYNAMIC_BELOW,
 ) -> QuantizedModel:
     """Quantises a float model to 8 bits with ranges learnt from calibration data, or without any.
 
@@ -107,6 +110,11 @@ def quantize(
     channels far larger than the rest in Transformers, its channels are divided by powers of two
     and the weights multiplied by them, if the first 16 batches show that this is more exact
     (SmoothQuant: `compress/smoothing.py`). The float model computes the same.
+
+    dynamic_below: dB. In the mode "static" products whose input comes from float operators or Gelu
+    and, rounded over one range, leaves them a lower signal-to-noise ratio in the rows of the first
+    16 batches, round each row over its own as "dynamic" does, if that is clearly more exact
+    (`compress/dynamic_rows.py`; `report.dynamic` names them). None: none do.
 
     Weights become symmetric int8, biases int32. Everything between the first and the last layer
     runs on integers where every operator on the way can; a layer that only an Add of a residual
@@ -145,15 +153,19 @@ def quantize(
     if not placement.units:
         raise ModelError("the model has no convolution or matrix product left to quantise")
     _check_operands(graph, placement)
-    if smooth:
+    rows: list[DynamicReport] = []
+    if smooth or dynamic_below is not None:
         some, batches = first_batches(batches, BATCHES)
-        smoothing = find_smoothing(graph, placement, some, bits, per_channel)
-        if smoothing.scales:
-            graph, divided = smoothing.apply(graph)
-            excluded |= divided
-            placement = place(graph, excluded)
+        inputs = observe_product_inputs(graph, placement, some)
+        smoothing = find_smoothing(inputs, bits, per_channel) if smooth else Smoothing()
+        rows = choose_dynamic_rows(graph, inputs, smoothing, dynamic_below)
+        graph, divided = smoothing.without(row.tensor for row in rows).apply(graph)
+        excluded |= divided
+    by_rows = {name for row in rows for name in row.products}
+    placement = place(graph, excluded | by_rows)
     computed = [name for name in placement.observed if name not in graph.constants]
     layers = [unit.head for unit in placement.units if unit.is_layer]
+    layers += [node for node in graph.nodes if not by_rows.isdisjoint(node.outputs)]
     moments = InputMoments(graph, layers) if rounding == "gptq" else None
     calibration = calibrate(
         graph,
@@ -166,11 +178,12 @@ def quantize(
     )
     ranges = _ranges(graph, placement, calibration)
     parameters = {name: _parameters(extent, activation) for name, extent in ranges.items()}
-    quantized = insert_qdq(
-        graph, placement, parameters, per_channel, bits, moments.found if moments else None
-    )
+    found = moments.found if moments else {}
+    quantized = insert_qdq(graph, placement, parameters, per_channel, bits, found)
+    quantized = quantize_rows(quantized, by_rows, per_channel, bits, found)
     quantized = quantize_attention(quantized, excluded)
     report = _report(method, graph, quantized, parameters, calibration, ranges)
+    report = replace(report, dynamic=rows)
     return QuantizedModel(quantized, report, graph)
 
 

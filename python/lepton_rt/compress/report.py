@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -26,19 +27,38 @@ class TensorReport:
 
 
 @dataclass(frozen=True)
+class DynamicReport:
+    """A tensor of a statically quantised model each of whose rows has a range of its own.
+
+    products: outputs of the products that read it. static_db, dynamic_db: a row's power in them
+    over that of its error from rounding the tensor, one range for all rows or one for each; from
+    the mean of the rows' noise-to-signal ratios.
+    """
+
+    tensor: str
+    products: list[str]
+    static_db: float
+    dynamic_db: float
+
+
+@dataclass(frozen=True)
 class Report:
-    """The quantised tensors in graph order, and sizes of all constants in bytes."""
+    """The quantised tensors in graph order, and sizes of all constants in bytes.
+
+    dynamic: tensors that mode "static" left to dynamic rows.
+    """
 
     method: str
     tensors: list[TensorReport]
     bytes_before: int
     bytes_after: int
+    dynamic: list[DynamicReport] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON (an infinite ratio becomes None)."""
         data = asdict(self)
-        for row in data["tensors"]:
-            row["snr_db"] = None if abs(row["snr_db"]) == float("inf") else row["snr_db"]
+        for row in [*data["tensors"], *data["dynamic"]]:
+            row.update({k: None for k, v in row.items() if v in (math.inf, -math.inf)})
         return data
 
     def __str__(self) -> str:
@@ -57,7 +77,22 @@ class Report:
             for row in self.tensors
         ]
         sizes = f"constants: {self.bytes_before:,} → {self.bytes_after:,} bytes"
-        return f"{text_table(header, rows)}\nmethod: {self.method}; {sizes}"
+        return f"{text_table(header, rows)}\n{self._dynamic()}method: {self.method}; {sizes}"
+
+    def _dynamic(self) -> str:
+        if not self.dynamic:
+            return ""
+        header = ("dynamic rows", "read by", "static dB", "dynamic dB")
+        rows = [
+            (
+                shorten(row.tensor),
+                ", ".join(map(shorten, row.products)),
+                f"{row.static_db:.1f}",
+                f"{row.dynamic_db:.1f}",
+            )
+            for row in self.dynamic
+        ]
+        return f"{text_table(header, rows)}\n"
 
 
 def shorten(name: str, width: int = 40) -> str:
