@@ -180,7 +180,7 @@ def plain_lstm(
     return inputs
 
 
-HAS_LSTM_STEP = ("avx2", "avx512vnni", "amxint8")
+HAS_LSTM_STEP = ("avx2", "avx512vnni", "avx512bf16", "amxint8", "amxbf16")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 5, 9])
