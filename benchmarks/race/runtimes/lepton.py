@@ -47,10 +47,12 @@ def build(variant: str, source: Source, path: Path) -> None:
     if source.network.kind == "recurrent":
         raise Absent("recurrent layers are quantised dynamically")
     model: Any = str(source.onnx)
+    options: dict[str, Any] = {"method": "minmax" if variant.endswith("minmax") else "mse"}
     if variant in SPARSITY:
         model = lepton_rt.prune(model, SPARSITY[variant])
-    method = "minmax" if variant.endswith("minmax") else "mse"
-    return lepton_rt.quantize(model, batches, method=method, bits=bits, progress=False).save(path)
+        # Random weights bear no pruning: what its noise makes of ranges is nothing to act on.
+        options["dynamic_below"] = None
+    return lepton_rt.quantize(model, batches, bits=bits, progress=False, **options).save(path)
 
 
 def load(variant: str, source: Source, path: Path, batch: int, threads: int) -> Run:
