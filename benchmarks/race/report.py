@@ -88,7 +88,7 @@ def sparse(record: Record) -> list[dict[str, Any]]:
 
 def summary(record: Record) -> str:
     """A row per network and batch size: the ratios to the best peer, and the errors in int8."""
-    lines = [heading(record), ""]
+    lines = [heading(record, "`make race`, arguments in docs/performance.md"), ""]
     columns = sorted({(p["precision"], p["threads"]) for p in pairings(record)})
     titles = [f"{precision}, {_threads(threads)}" for precision, threads in columns]
     lines += [
@@ -134,13 +134,13 @@ def table(record: Record) -> str:
     return "\n\n".join(parts)
 
 
-def heading(record: Record) -> str:
-    """What was measured, where, and how."""
+def heading(record: Record, command: str = "") -> str:
+    """What was measured, where, and how; command: in other words than the record's."""
     versions = ", ".join(f"{p['package']} {p['version']}" for p in record["packages"].values())
     return (
         f"{record['cpu']}, {record['cores']} cores; instruction sets: {record['isa']}; "
         f"{record['date']}; load average at the start {record['load']:.1f}; {versions}; "
-        f"`{record['command']}`. Medians of {record['rounds']} "
+        f"{command or '`' + record['command'] + '`'}. Medians of {record['rounds']} "
         "interleaved rounds; one thread in processor time, more by the clock. Ratio: the peer's "
         "time in lepton_rt's, above 1 lepton_rt is faster (p10 to p90 of the rounds). Error: "
         "‖y − y₀‖ / ‖y₀‖ against torch in float32."
