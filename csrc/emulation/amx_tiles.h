@@ -96,14 +96,21 @@ inline void _tile_stored(int src, void* base, size_t stride) {
                 static_cast<size_t>(tile.bytes));
 }
 
-// sum[m][n] += lhs[m][k..k+3] · rhs[k/4][n][0..3]: unsigned by signed bytes, modulo 2^32.
-inline void _tile_dpbusd(int dst, int lhs, int rhs) {
+// What every product asks of its operands, whose columns are quads of bytes or pairs of bfloat16.
+inline void require_product(int dst, int lhs, int rhs) {
   require(dst != lhs && lhs != rhs && dst != rhs, "operands are the same tile");
-  Tile& sum = tile_at(dst);
-  const Tile &a = tile_at(lhs), &b = tile_at(rhs);
-  require(sum.bytes % 4 == 0 && a.bytes % 4 == 0 && b.bytes % 4 == 0, "columns are no quads");
+  const Tile &sum = tile_at(dst), &a = tile_at(lhs), &b = tile_at(rhs);
+  require(sum.bytes % 4 == 0 && a.bytes % 4 == 0 && b.bytes % 4 == 0,
+          "rows are no multiple of four bytes");
   require(sum.rows == a.rows && sum.bytes == b.bytes && a.bytes / 4 == b.rows,
           "the shapes of the operands do not agree");
+}
+
+// sum[m][n] += lhs[m][k..k+3] · rhs[k/4][n][0..3]: unsigned by signed bytes, modulo 2^32.
+inline void _tile_dpbusd(int dst, int lhs, int rhs) {
+  require_product(dst, lhs, rhs);
+  Tile& sum = tile_at(dst);
+  const Tile &a = tile_at(lhs), &b = tile_at(rhs);
   for (int m = 0; m < a.rows; ++m) {
     uint32_t row[kTileMaxBytes / 4];
     std::memcpy(row, sum.data[m], sizeof row);
@@ -138,12 +145,9 @@ inline float bfloat16_at(const uint8_t* at) {
 // sum[m][n] += lhs[m][k, k + 1] · rhs[k/2][n][0, 1] in bfloat16: the even and the odd products of
 // all k are summed each by itself, by fused multiply-adds, before both sums meet the old one.
 inline void _tile_dpbf16ps(int dst, int lhs, int rhs) {
-  require(dst != lhs && lhs != rhs && dst != rhs, "operands are the same tile");
+  require_product(dst, lhs, rhs);
   Tile& sum = tile_at(dst);
   const Tile &a = tile_at(lhs), &b = tile_at(rhs);
-  require(sum.bytes % 4 == 0 && a.bytes % 4 == 0 && b.bytes % 4 == 0, "columns are no pairs");
-  require(sum.rows == a.rows && sum.bytes == b.bytes && a.bytes / 4 == b.rows,
-          "the shapes of the operands do not agree");
   for (int m = 0; m < a.rows; ++m) {
     float row[kTileMaxBytes / 4];
     std::memcpy(row, sum.data[m], sizeof row);
