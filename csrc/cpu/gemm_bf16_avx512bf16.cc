@@ -49,7 +49,7 @@ void tile(const GemmBf16PairsParams& params) {
 }  // namespace
 
 void gemm_bf16_12x32c2_avx512bf16(const GemmBf16PairsParams& params) {
-  with_rows<12>(params.m, [&](auto rows) { tile<rows.count>(params); });
+  with_rows<12>(params.m, [&](auto rows) { tile<rows>(params); });
 }
 
 }  // namespace lepton

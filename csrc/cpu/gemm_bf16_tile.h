@@ -67,9 +67,9 @@ void tile(const GemmBf16Params& params) {
 template <typename V, size_t kPanels, size_t kMost>
 void gemm_bf16(const GemmBf16Params& params) {
   if (params.panels > 1)
-    with_rows<kPanels>(params.panels, [&](auto panels) { tile<V, panels.count, 1>(params); });
+    with_rows<kPanels>(params.panels, [&](auto panels) { tile<V, panels, 1>(params); });
   else
-    with_rows<kMost>(params.m, [&](auto rows) { tile<V, 1, rows.count>(params); });
+    with_rows<kMost>(params.m, [&](auto rows) { tile<V, 1, rows>(params); });
 }
 
 template <typename V>

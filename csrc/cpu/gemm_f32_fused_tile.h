@@ -56,7 +56,7 @@ void tile(const GemmF32FusedParams& params) {
 template <typename V, size_t kMost>
 void gemm_f32_fused(const GemmF32FusedParams& params) {
   with_rows<kMost>(params.m, [&](auto rows) {
-    params.n > V::lanes ? tile<V, rows.count, 2>(params) : tile<V, rows.count, 1>(params);
+    params.n > V::lanes ? tile<V, rows, 2>(params) : tile<V, rows, 1>(params);
   });
 }
 

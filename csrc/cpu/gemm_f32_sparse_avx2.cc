@@ -34,7 +34,7 @@ void tile(const GemmF32SparseParams& params) {
 }  // namespace
 
 void gemm_f32_sparse_6x16_avx2(const GemmF32SparseParams& params) {
-  with_rows<6>(params.m, [&](auto rows) { tile<rows.count>(params); });
+  with_rows<6>(params.m, [&](auto rows) { tile<rows>(params); });
 }
 
 }  // namespace lepton

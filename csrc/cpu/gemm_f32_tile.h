@@ -38,7 +38,7 @@ void tile(const GemmF32Params& params) {
 
 template <typename V, size_t kMost>
 void gemm_f32(const GemmF32Params& params) {
-  with_rows<kMost>(params.m, [&](auto rows) { tile<V, rows.count>(params); });
+  with_rows<kMost>(params.m, [&](auto rows) { tile<V, rows>(params); });
 }
 
 }  // namespace

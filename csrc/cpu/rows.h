@@ -3,21 +3,18 @@
 
 #include <cstddef>
 
+#include "cpu/unrolled.h"
+
 namespace lepton {
 namespace {
 
-template <size_t n>
-struct Rows {
-  static constexpr size_t count = n;
-};
-
-// f(Rows<rows>()) for 1 ≤ rows ≤ kMost. Whole tiles, the most frequent, are asked for first.
+// f(Index<rows>()) for 1 ≤ rows ≤ kMost. Whole tiles, the most frequent, are asked for first.
 template <size_t kMost, typename F>
 inline void with_rows(size_t rows, const F& f) {
   if constexpr (kMost > 1) {
     if (rows < kMost) return with_rows<kMost - 1>(rows, f);
   }
-  f(Rows<kMost>());
+  f(Index<kMost>());
 }
 
 }  // namespace
